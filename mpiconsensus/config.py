@@ -1,0 +1,224 @@
+"""Every key of a job, its type, default and meaning; reading, checking and writing of jobs.
+
+The one list, KEYS, feeds the command line, the documentation and the checks. A job is a `Job`:
+`job.training.lr`; nothing outside this module knows how it was put together.
+"""
+
+import json
+import math
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+from mpiconsensus.errors import UserError, did_you_mean
+
+
+class Key(NamedTuple):
+    """One key: `kind` is int, float, bool, str, ints or floats (a number, or a list of one a vertex)."""
+
+    name: str
+    kind: str
+    default: object
+    help: str
+    choices: tuple = ()
+    low: float | None = None
+    high: float | None = None
+
+
+KEYS = [
+    Key("topology.graph", "str", "auto", "graph: ring:4, torus:6x6, grid:5x10, complete:36, star:5, random:50,150 (n, edges), regular:50,4 (n, degree), circulant:50,7 (cycle of n with chords of these lengths), margulis:25, file:PATH (edge list); auto: by the number of ranks"),
+    Key("topology.weights", "str", "metropolis", "mixing weights", ("metropolis", "best-constant")),
+    Key("topology.seed", "int", 0, "seed of random graphs; apart from training.seed, so that repeats share the graph", low=0),
+    Key("data.dataset", "str", "digits", "embedded data, used where data.shards is empty", ("digits", "mushrooms")),
+    Key("data.shards", "str", "", "directory of HDF5 shards, one a vertex (made by data_prep/)"),
+    Key("data.normalize", "str", "published", "published: the data set's published mean and deviation, computed where it has none; computed: from the training data; none", ("published", "computed", "none")),
+    Key("data.augment", "str", "auto", "crop: 4 pixels of padding; flip: horizontal; auto: crop-flip for CIFAR, else none", ("auto", "none", "crop", "flip", "crop-flip")),
+    Key("model.name", "str", "auto", "a model of `mpiconsensus models`, any torchvision classification model, or package:builder; auto: by the data"),
+    Key("model.norm", "str", "batch", "normalisation layers: batch, or group in its place", ("batch", "group")),
+    Key("model.buffers", "str", "local", "batch-norm running statistics at a mixing step: stay local, are mixed like parameters, or restart", ("local", "mixed", "reset")),
+    Key("model.hidden", "ints", [64], "widths of the hidden layers of the MLP", low=1),
+    Key("training.epochs", "int", 30, "passes over the data", low=1),
+    Key("training.max_steps", "int", 0, "end after this many steps whatever the epochs; 0: no bound", low=0),
+    Key("training.batch_size", "int", 16, "samples a vertex and step; a smaller shard is one batch", low=1),
+    Key("training.optimizer", "str", "sgd", "optimizer", ("sgd", "adam")),
+    Key("training.lr", "float", 0.05, "learning rate before scaling and warm-up", low=0.0),
+    Key("training.momentum", "float", 0.9, "momentum of sgd", low=0.0, high=1.0),
+    Key("training.weight_decay", "float", 1e-4, "L2 coefficient added to the gradient", low=0.0),
+    Key("training.scale_lr", "bool", False, "linear scaling rule: multiply lr by the number of vertices"),
+    Key("training.warmup_epochs", "float", 0.0, "epochs of linear warm-up, by iteration", low=0.0),
+    Key("training.decay", "str", "none", "learning rate after the warm-up", ("none", "milestones", "cosine")),
+    Key("training.milestones", "ints", [81, 122], "epochs after which lr is multiplied by training.gamma", low=1),
+    Key("training.gamma", "float", 0.1, "factor at a milestone", low=0.0, high=1.0),
+    Key("training.clip", "float", 0.0, "largest norm of a vertex's gradient; 0: no clipping", low=0.0),
+    Key("training.momentum_policy", "str", "local", "optimizer state at a mixing step: stays local, is mixed like parameters, or is reset", ("local", "mixed", "reset")),
+    Key("training.init", "str", "identical", "initial parameters of the vertices", ("identical", "independent")),
+    Key("training.seed", "int", 1, "seed of initialisation, partition, shuffling, augmentation, dropout and schedules", low=0),
+    Key("training.precision", "str", "float32", "arithmetic of the model; bf16: autocast, parameters stay float32", ("float64", "float32", "tf32", "bf16")),
+    Key("training.arithmetic", "str", "flat", "flat: fused passes over a vertex's contiguous parameters (within 1 ulp a step of torch.optim); torch: torch.optim, tensor by tensor", ("flat", "torch")),
+    Key("training.memory_format", "str", "auto", "layout of images and convolution weights; auto: channels_last", ("auto", "contiguous", "channels_last")),
+    Key("training.device", "str", "auto", "auto: a CUDA device where there is one", ("auto", "cpu", "cuda")),
+    Key("training.threads", "int", 0, "threads a rank; 0: cores of the node / ranks on the node, at least 1 (OMP_NUM_THREADS wins)", low=0),
+    Key("algorithm.name", "str", "consensus", "an algorithm of `mpiconsensus algorithms`", ("consensus", "gossip", "local-sgd", "one-shot", "allreduce")),
+    Key("algorithm.order", "str", "atc", "atc: adapt, then combine; cta: combine, then the gradient at the mixed point; dpsgd: x <- W x - a g(x), gradient at the unmixed point", ("atc", "cta", "dpsgd")),
+    Key("algorithm.period", "ints", 1, "mixing period q: mix at steps k that q divides (k from 0); a list gives one a vertex", low=1),
+    Key("algorithm.rounds", "int", 1, "consensus rounds r a mixing step", low=1),
+    Key("algorithm.pairs", "int", 1, "gossip: edges b drawn at a mixing step, with replacement", low=1),
+    Key("algorithm.mix", "str", "mutual", "unequal periods; mutual: an edge acts when both its ends mix (keeps the mean); thesis: a vertex that mixes takes its row of W (the mean drifts)", ("thesis", "mutual")),
+    Key("algorithm.tau", "int", 8, "local-sgd: steps between averages over all vertices", low=1),
+    Key("algorithm.train_every", "ints", 0, "a vertex trains at steps that this divides; a list gives one a vertex; 0: from hetero.powers (1 where they are equal)", low=0),
+    Key("hetero.powers", "floats", [], "computing power of each vertex: data are divided in proportion; empty: equal", low=0.0),
+    Key("transport.name", "str", "auto", "inprocess: one process; shared: windows of node memory; neighbor: messages between ranks; auto: the fastest that fits", ("auto", "inprocess", "shared", "neighbor")),
+    Key("transport.reduction", "str", "ordered", "averages over all vertices: ordered (bit-identical for every placement) or mpi (MPI_Allreduce)", ("ordered", "mpi")),
+    Key("evaluation.every", "int", 0, "epochs between evaluations; 0: as often as a tenth of the training time allows", low=0),
+    Key("evaluation.samples", "int", 0, "test samples of an evaluation within the run; 0: as many as a tenth of the training time allows; the closing one takes all", low=0),
+    Key("evaluation.batch_size", "int", 256, "samples a forward pass of an evaluation", low=1),
+    Key("evaluation.validation_fraction", "float", 0.0, "share of each shard held out for choosing; above 0 the test set is touched at the end only", low=0.0, high=0.9),
+    Key("log.directory", "str", "runs", "where run directories are made"),
+    Key("log.name", "str", "", "name of the run directory; empty: from the job, numbered"),
+    Key("log.flush_s", "float", 30.0, "longest time between two flushes of a rank's log, in seconds", low=0.0),
+]
+BY_NAME = {key.name: key for key in KEYS}
+TABLES = list(dict.fromkeys(key.name.split(".")[0] for key in KEYS))
+
+
+class Job:
+    """A checked job: `job.training.lr`, one namespace a table. `name` is the job file's stem."""
+
+    def __init__(self, values, name="job"):
+        self.name = name
+        for table in TABLES:
+            setattr(self, table, SimpleNamespace())
+        for key in KEYS:
+            table, word = key.name.split(".")
+            setattr(getattr(self, table), word, values.get(key.name, key.default))
+
+    def get(self, name):
+        table, word = name.split(".")
+        return getattr(getattr(self, table), word)
+
+    def replace(self, **changes):
+        """Return a copy with `table__key=value` replaced and checked."""
+        values = {key.name: self.get(key.name) for key in KEYS}
+        for word, value in changes.items():
+            name = word.replace("__", ".", 1)
+            values[name] = check(find(name), value)
+        return Job(values, self.name)
+
+    def to_toml(self):
+        """Return the resolved job as TOML; read back it gives the same job."""
+        lines = []
+        for table in TABLES:
+            lines.append(f"[{table}]")
+            lines += [f"{k.name.split('.')[1]} = {toml_value(self.get(k.name))}" for k in KEYS if k.name.startswith(table + ".")]
+            lines.append("")
+        return "\n".join(lines)
+
+
+def load(path=None, overrides=()):
+    """Return the Job of a TOML file (None: every default) with `table.key=value` overrides applied."""
+    values, name = {}, "job"
+    if path is not None:
+        path = Path(path)
+        name = path.stem
+        values = _flatten(_read_toml(path), str(path))
+    for text in overrides:
+        word, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--set {text!r}: write table.key=value, for example --set training.epochs=3.")
+        key = find(word.strip())
+        values[key.name] = check(key, _parse(value.strip(), key.kind))
+    return Job(values, name)
+
+
+def find(name):
+    """Return the Key called `name`, or raise UserError with the nearest one."""
+    if name not in BY_NAME:
+        table = name.split(".")[0]
+        here = [k.name for k in KEYS if k.name.startswith(table + ".")]
+        allowed = f"keys of [{table}]: {', '.join(k.split('.')[1] for k in here)}." if here else f"tables: {', '.join(TABLES)}."
+        raise UserError(f"unknown key {name!r}; {allowed}{did_you_mean(name, BY_NAME)} `mpiconsensus config` lists all.")
+    return BY_NAME[name]
+
+
+def check(key, value):
+    """Return `value` as the key's type, or raise UserError that names the key, the value and what is allowed."""
+
+    def refuse(allowed, hint=""):
+        raise UserError(f"{key.name} = {toml_value(value)} is not allowed; {allowed}.{hint}")
+
+    if key.kind in ("ints", "floats"):
+        if isinstance(value, list):
+            return [check(key._replace(kind=key.kind[:-1]), item) for item in value]
+        if isinstance(key.default, list):
+            refuse("give a list of numbers, for example [1, 2]")
+        return check(key._replace(kind=key.kind[:-1]), value)
+    kinds = {"int": int, "float": (int, float), "bool": bool, "str": str}[key.kind]
+    if not isinstance(value, kinds) or (isinstance(value, bool) and key.kind != "bool"):
+        refuse({"int": "give a whole number", "float": "give a number", "bool": "give true or false", "str": "give a text"}[key.kind])
+    if key.kind == "float":
+        value = float(value)
+        if not math.isfinite(value):
+            refuse("give a finite number")
+    if key.choices and value not in key.choices:
+        refuse(f"choose one of {', '.join(key.choices)}", did_you_mean(value, key.choices))
+    if key.low is not None and value < key.low:
+        refuse(f"the smallest value is {key.low:g}")
+    if key.high is not None and value > key.high:
+        refuse(f"the largest value is {key.high:g}")
+    return value
+
+
+def per_vertex(name, value, n):
+    """Return the list of n numbers that a key of kind ints or floats stands for; UserError on another length."""
+    if not isinstance(value, list):
+        return [value] * n
+    if len(value) != n:
+        raise UserError(f"{name} has {len(value)} entries, the graph has {n} vertices; give one number, or {n} of them.")
+    return value
+
+
+def toml_value(value):
+    """Return a TOML literal of a str, bool, int, float or list of these."""
+    if isinstance(value, list):
+        return "[" + ", ".join(toml_value(v) for v in value) + "]"
+    if isinstance(value, float):
+        return repr(value)
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _read_toml(path):
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        raise UserError(f"job file {str(path)!r} does not exist; examples lie in jobs/, and without a job file every default applies.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"job file {str(path)!r} cannot be read: {error}.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"job file {str(path)!r} is not TOML: {error}.") from None
+
+
+def _flatten(tables, where):
+    values = {}
+    for table, entries in tables.items():
+        if not isinstance(entries, dict):
+            raise UserError(f"{where}: key {table!r} stands outside any table; write it under [table], tables are {', '.join(TABLES)}.")
+        if table not in TABLES:
+            raise UserError(f"{where}: unknown table [{table}]; tables are {', '.join(TABLES)}.{did_you_mean(table, TABLES)}")
+        for word, value in entries.items():
+            try:
+                key = find(f"{table}.{word}")
+                values[key.name] = check(key, value)
+            except UserError as error:
+                raise UserError(f"{where}: {error}") from None
+    return values
+
+
+def _parse(text, kind):
+    """Return the value of `text` on the command line: TOML where it is TOML, else the bare word."""
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, KeyError):
+        value = text
+    return text if kind == "str" and not isinstance(value, str) else value
