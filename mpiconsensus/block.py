@@ -1,0 +1,142 @@
+"""The replicas of a rank: one contiguous (hosted vertices, d) array, whose rows the modules are views of.
+
+Rows are double-buffered: a round reads every row where it lies and writes the mixed row into the other buffer, then
+the modules are pointed at it; nothing is copied back. Array legend: m hosted vertices, d length of a row.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from mpiconsensus.errors import UserError
+
+# Tensors start at multiples of 64 bytes, so that a replica's arithmetic does not depend on where its row lies;
+# rows are multiples of 256 elements, so that vector loops have no tail and sums are the same in every placement.
+TENSOR_BYTES = 64
+ROW_ELEMENTS = 256
+
+
+class Entry(NamedTuple):
+    """One tensor of a replica: where it lies in the row."""
+
+    name: str
+    offset: int
+    shape: torch.Size
+    channels_last: bool
+
+    def view(self, row):
+        """Return the tensor as a view of `row`, a 1-d tensor."""
+        flat = row[self.offset : self.offset + self.shape.numel()]
+        if self.channels_last:
+            o, i, h, w = self.shape
+            return flat.view(o, h, w, i).permute(0, 3, 1, 2)
+        return flat.view(self.shape)
+
+
+class Layout:
+    """The row of a replica: trained parameters first, then (buffers = True) the floating-point buffers.
+
+    parameters, buffers: lists of Entry. p: length of the parameter part. d: length of the row before optimizer state.
+    count: trained scalars, without padding. Frozen parameters are left out: they never change.
+    """
+
+    def __init__(self, module, buffers=False):
+        trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        floating = [(name, b) for name, b in module.named_buffers() if b is not None and b.is_floating_point()]
+        if not trained:
+            raise UserError("the model has no trainable parameter; give one with requires_grad = True.")
+        self.dtype, self.device = trained[0][1].dtype, trained[0][1].device
+        for name, tensor in trained + (floating if buffers else []):
+            if tensor.dtype != self.dtype or tensor.device != self.device:
+                raise UserError(
+                    f"the model's tensor {name!r} is {tensor.dtype} on {tensor.device}, the others are {self.dtype} on "
+                    f"{self.device}; a replica is one flat row of one type: convert the model with .to(...)."
+                )
+        self.parameters, self.p = self._place(trained, 0)
+        self.buffers, self.d = self._place(floating, self.p) if buffers else ([], self.p)
+        self.count = sum(p.numel() for _, p in trained)
+
+    def _place(self, tensors, start):
+        align = TENSOR_BYTES // self.dtype.itemsize
+        entries = []
+        for name, tensor in tensors:
+            last = tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
+            entries.append(Entry(name, start, tensor.shape, last))
+            start += -(-tensor.numel() // align) * align
+        return entries, -(-start // ROW_ELEMENTS) * ROW_ELEMENTS
+
+
+class Block:
+    """m replicas as rows. Rows also hold the optimizer state that is mixed with the parameters (`extra` rows of p).
+
+    buffers: the two (m, d) storage arrays (made by the transport). x(i): the current row of hosted vertex i.
+    other(i): the row that a round may write. gradients: (m, p).
+    """
+
+    def __init__(self, layout, modules, storage, extra=0, flat_gradients=True):
+        self.layout, self.modules, self.m = layout, modules, len(modules)
+        self.p, self.d = layout.p, row_length(layout, extra)
+        self.storage = storage
+        self.current = [0] * self.m
+        self._views = [[_views(layout, storage[side][i]) for side in (0, 1)] for i in range(self.m)]
+        self._tensors = []
+        self.gradients = None
+        if flat_gradients:
+            self.gradients = torch.zeros((self.m, self.p), dtype=layout.dtype, device=layout.device)
+        for i, module in enumerate(modules):
+            tensors = _tensors(layout, module)
+            self._tensors.append(tensors)
+            with torch.no_grad():
+                for tensor, view in zip(tensors, self._views[i][0]):
+                    view.copy_(tensor)
+            if flat_gradients:
+                for tensor, entry in zip(tensors, layout.parameters):
+                    tensor.grad = entry.view(self.gradients[i])
+            self._point(i)
+
+    def x(self, i):
+        """Return the current row of hosted vertex i, (d,)."""
+        return self.storage[self.current[i]][i]
+
+    def other(self, i):
+        """Return the row that the next round writes for hosted vertex i, (d,)."""
+        return self.storage[1 - self.current[i]][i]
+
+    def parameters(self, i):
+        """Return the trained parameters of hosted vertex i, (p,)."""
+        return self.x(i)[: self.p]
+
+    def state(self, i, number):
+        """Return the mixed optimizer state `number` of hosted vertex i, (p,)."""
+        start = self.layout.d + number * self.p
+        return self.x(i)[start : start + self.p]
+
+    def flip(self, i):
+        """Make the other row of hosted vertex i the current one."""
+        self.current[i] = 1 - self.current[i]
+        self._point(i)
+
+    def _point(self, i):
+        # set_ through .data keeps the Parameter objects, which optimizers and hooks hold.
+        for tensor, view in zip(self._tensors[i], self._views[i][self.current[i]]):
+            tensor.data = view
+
+    def release(self):
+        """Give the modules tensors of their own, so that the storage can go."""
+        for tensors in self._tensors:
+            for tensor in tensors:
+                tensor.data = tensor.data.clone()
+
+
+def row_length(layout, extra=0):
+    """Return d: the layout's row and `extra` optimizer states of the parameters' length."""
+    return layout.d + extra * layout.p
+
+
+def _views(layout, row):
+    return [entry.view(row) for entry in layout.parameters + layout.buffers]
+
+
+def _tensors(layout, module):
+    parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
+    return [parameters[e.name] for e in layout.parameters] + [buffers[e.name] for e in layout.buffers]

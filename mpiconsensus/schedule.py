@@ -1,0 +1,113 @@
+"""Rounds: the mixing matrices W_k of a step, as sparse rows, and the few ways to make them.
+
+A synchronous decentralised algorithm is a local update and a schedule of mixing matrices (Koloskova, Loizou,
+Boreiri, Jaggi, Stich, "A unified theory of decentralized SGD with changing topology and local updates", ICML 2020).
+A schedule is a pure function of (seed, k) that every rank evaluates alike, with no message.
+"""
+
+from functools import cached_property
+
+import numpy as np
+
+
+class Round:
+    """One round x_i <- sum_j W[i,j] x_j, simultaneous over i.
+
+    rows: {i: (indices, weights)} for the vertices whose row is not the identity; indices int64 ascending, weights
+    float64. Rounds are immutable; a schedule hands out the same object for the same matrix, so that plans are reused.
+    """
+
+    def __init__(self, n, rows):
+        self.n = n
+        self.rows = {
+            i: (np.asarray(js, np.int64), np.asarray(ws, np.float64))
+            for i, (js, ws) in sorted(rows.items())
+            if not (len(js) == 1 and js[0] == i and ws[0] == 1.0)
+        }
+
+    @cached_property
+    def readers(self):
+        """{j: ascending vertices other than j whose row contains j}: the ones that j sends to."""
+        readers = {}
+        for i, (js, _) in self.rows.items():
+            for j in js.tolist():
+                if j != i:
+                    readers.setdefault(j, []).append(i)
+        return readers
+
+    @cached_property
+    def out_degree(self):
+        """(n,) int64: vertices that each vertex sends its row to."""
+        degree = np.zeros(self.n, np.int64)
+        for j, readers in self.readers.items():
+            degree[j] = len(readers)
+        return degree
+
+    @cached_property
+    def keeps_mean(self):
+        """Whether the columns sum to 1 (to 1e-12), so that the average over the vertices stays."""
+        columns = np.ones(self.n)
+        for i, (js, ws) in self.rows.items():
+            columns[i] -= 1.0
+            np.add.at(columns, js, ws)
+        return bool(np.abs(columns - 1.0).max() <= 1e-12)
+
+    def matrix(self):
+        """Return W as a dense float64 (n, n) array."""
+        w = np.eye(self.n)
+        for i, (js, ws) in self.rows.items():
+            w[i] = 0.0
+            w[i, js] = ws
+        return w
+
+
+class Mean:
+    """The round J = 11'/n: every vertex takes the average over all; an ordered reduction, not a walk over edges."""
+
+    rows = {}
+    keeps_mean = True
+
+    def matrix(self, n):
+        return np.full((n, n), 1.0 / n)
+
+
+MEAN = Mean()
+
+
+def full(rows):
+    """Return the Round of all rows of W, given as the list of (indices, weights) of weights.rows."""
+    return Round(len(rows), dict(enumerate(rows)))
+
+
+def masked(rows, mixes, how):
+    """Return the Round in which only the vertices with mixes[i] True mix; rows as for `full`.
+
+    how = "thesis": a vertex that mixes takes its row of W, the others keep theirs; columns need not sum to 1.
+    how = "mutual": an edge acts when both its ends mix, its lost weight goes to the diagonal; symmetric W stays
+    symmetric, so the mean is kept.
+    """
+    chosen = {}
+    for i, (js, ws) in enumerate(rows):
+        if not mixes[i]:
+            continue
+        if how == "mutual":
+            acts = np.asarray(mixes)[js]
+            lost = ws[~acts].sum()
+            ws = np.where(js == i, ws + lost, ws)[acts]
+            js = js[acts]
+        chosen[i] = (js, ws)
+    return Round(len(rows), chosen)
+
+
+def pair_rounds(n, pairs):
+    """Return the rounds that average the pairs (i, j) in order; neighbouring disjoint pairs share a round."""
+    rounds, rows = [], {}
+    for i, j in pairs:
+        if i in rows or j in rows:
+            rounds.append(Round(n, rows))
+            rows = {}
+        lo, hi = min(i, j), max(i, j)
+        rows[i] = rows[j] = ([lo, hi], [0.5, 0.5])
+    if rows:
+        rounds.append(Round(n, rows))
+    return tuple(rounds)

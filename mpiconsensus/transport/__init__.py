@@ -1,0 +1,36 @@
+"""Transports: how rows get from one rank to another. `open_exchange` picks one."""
+
+from mpiconsensus.errors import UserError
+from mpiconsensus.transport.inprocess import InProcess
+from mpiconsensus.transport.neighbor import Neighbor
+from mpiconsensus.transport.reduction import Reduction
+from mpiconsensus.transport.shared import Shared, shared_memory_free
+
+__all__ = ["Reduction", "choose", "open_exchange"]
+
+BY_NAME = {cls.name: cls for cls in (InProcess, Neighbor, Shared)}
+
+
+def choose(name, world, placement, d, dtype, device="cpu"):
+    """Return the name of the transport that `name` stands for on these ranks; UserError where it cannot work."""
+    one_node, on_cpu = world.nodes == 1, str(device) == "cpu"
+    if name == "inprocess" and world.size > 1:
+        raise UserError(f"transport.name = inprocess needs one process, {world.size} ranks were started; take auto, shared or neighbor.")
+    if name in ("neighbor", "shared") and world.comm is None:
+        raise UserError(f"transport.name = {name} needs MPI ranks; start with mpirun -n 2 (or more), or take auto.")
+    if name == "shared" and not one_node:
+        raise UserError(f"transport.name = shared works within one node, the ranks are on {world.nodes}; take auto or neighbor.")
+    if name == "shared" and not on_cpu:
+        raise UserError("transport.name = shared holds rows in host memory, training.device is a GPU; take auto or neighbor.")
+    if name != "auto":
+        return name
+    if world.size == 1:
+        return "inprocess"
+    need = 2 * placement.n * d * dtype.itemsize + 8192 * world.size
+    return "shared" if one_node and on_cpu and need < shared_memory_free() else "neighbor"
+
+
+def open_exchange(name, world, placement, d, dtype, device="cpu"):
+    """Return the Exchange called `name` (auto: the fastest that fits) for rows of d elements; collective."""
+    name = choose(name, world, placement, d, dtype, device)
+    return BY_NAME[name](world, placement, d, dtype, device)

@@ -1,0 +1,88 @@
+"""Averages over all vertices.
+
+ordered: each rank sums a segment of all rows in ascending vertex order, then all gather: with one vertex a rank the
+bytes of a ring, and the same bits for every placement. mpi: MPI_Allreduce, exempt from that promise.
+"""
+
+import numpy as np
+import torch
+
+from mpiconsensus.block import ROW_ELEMENTS
+from mpiconsensus.mixing import PIECE
+from mpiconsensus.runtime import mpi
+
+
+class Reduction:
+    """mean(rows) -> (length,) average over all n vertices; collective. `how` is "ordered" or "mpi".
+
+    wire_elements: elements sent to other ranks so far.
+    """
+
+    def __init__(self, world, placement, how="ordered"):
+        self.world, self.placement, self.how = world, placement, how
+        self.wire_elements = 0
+        self._plans = {}
+
+    def mean(self, rows):
+        """Return the average over all vertices of their rows; `rows` lists the m hosted ones, (length,) each.
+
+        The result is overwritten by the next call for the same length and type.
+        """
+        length, dtype, device = rows[0].numel(), rows[0].dtype, rows[0].device
+        if (length, dtype) not in self._plans:
+            self._plans[length, dtype] = self._plan(length, dtype, device)
+        plan = self._plans[length, dtype]
+        if self.world.size == 1:
+            return _sum(plan["out"], rows).mul_(1.0 / self.placement.n)
+        if self.how == "mpi":
+            out = _sum(plan["out"], rows)
+            self.world.comm.Allreduce(mpi().IN_PLACE, out.numpy())
+            self.wire_elements += 2 * length * (self.world.size - 1) // self.world.size
+            return out.mul_(1.0 / self.placement.n).to(device)
+        return self._ordered(plan, rows, device)
+
+    def _plan(self, length, dtype, device):
+        if self.world.size == 1:
+            return {"out": torch.empty(length, dtype=dtype, device=device)}
+        if self.how == "mpi":
+            return {"out": torch.empty(length, dtype=dtype)}
+        ranks, me, counts = self.world.size, self.world.rank, np.array(self.placement.counts)
+        units = -(-length // ROW_ELEMENTS)
+        edges = np.minimum(np.arange(ranks + 1) * units // ranks * ROW_ELEMENTS, length)
+        segments = np.diff(edges)
+        return {
+            "edges": edges.tolist(),
+            "send": torch.empty(int(counts[me]) * length, dtype=dtype),
+            "send_counts": segments * counts[me],
+            "receive": torch.empty((self.placement.n, int(segments[me])), dtype=dtype),
+            "receive_counts": counts * segments[me],
+            "segments": segments,
+            "out": torch.empty(length, dtype=dtype),
+        }
+
+    def _ordered(self, plan, rows, device):
+        comm, me, edges = self.world.comm, self.world.rank, plan["edges"]
+        m, at = len(rows), 0
+        for first, last in zip(edges, edges[1:]):
+            for row in rows:
+                plan["send"][at : at + last - first].copy_(row[first:last])
+                at += last - first
+        comm.Alltoallv([plan["send"].numpy(), plan["send_counts"]], [plan["receive"].numpy(), plan["receive_counts"]])
+        segment = plan["out"][edges[me] : edges[me + 1]]
+        _sum(segment, plan["receive"]).mul_(1.0 / self.placement.n)
+        comm.Allgatherv(mpi().IN_PLACE, [plan["out"].numpy(), plan["segments"]])
+        own = edges[me + 1] - edges[me]
+        self.wire_elements += m * (edges[-1] - own) + own * (self.world.size - 1)
+        return plan["out"].to(device)
+
+
+def _sum(out, rows):
+    """Write the sum of rows, in the order given, into out and return it; a piece at a time, in the cache."""
+    step = PIECE if out.device.type == "cpu" else max(1, out.numel())
+    for start in range(0, out.numel(), step):
+        piece = out[start : start + step]
+        piece.copy_(rows[0][start : start + step])
+        for row in rows[1:]:
+            piece.add_(row[start : start + step])
+    return out
+
