@@ -1,0 +1,71 @@
+"""What a synchronous algorithm is: who trains at step k, and the rounds that follow."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import numpy as np
+
+from mpiconsensus import config
+from mpiconsensus.errors import UserError
+
+
+class Setting(NamedTuple):
+    """What a schedule is made from. rows: of W, as weights.rows gives them; edges: (m, 2); options: job.algorithm."""
+
+    n: int
+    rows: list
+    edges: np.ndarray
+    options: object
+    powers: list
+    seed: int
+    total_steps: int
+
+
+class Algorithm(ABC):
+    """A schedule: a pure function of (seed, k) that every rank evaluates alike, with no message.
+
+    name, formula, reference: shown by `mpiconsensus algorithms`. orders: values of algorithm.order that mean
+    something here. averages_gradients: the gradients of all vertices are averaged before the optimizer.
+    """
+
+    name = formula = reference = ""
+    orders = ("atc",)
+    averages_gradients = False
+
+    def __init__(self, setting):
+        self.setting, self.n = setting, setting.n
+        options = setting.options
+        if options.order not in self.orders:
+            raise UserError(
+                f"algorithm.order = {options.order} means nothing for {self.name}, which allows {', '.join(self.orders)}; "
+                "take algorithm.name = consensus or gossip, or order = atc."
+            )
+        self.train_every = train_every(options.train_every, setting.powers, self.n)
+
+    def trains(self, k, vertex):
+        """Return whether `vertex` takes a gradient step at step k."""
+        return k % self.train_every[vertex] == 0
+
+    @abstractmethod
+    def rounds(self, k):
+        """Return the tuple of rounds of step k, in order; empty where nothing is exchanged."""
+
+    def one_period(self, key):
+        """Return the value of algorithm.`key`, which must be one number for this algorithm."""
+        value = getattr(self.setting.options, key)
+        if isinstance(value, list):
+            raise UserError(f"algorithm.{key} = {value}: a list, one a vertex, is for consensus; {self.name} takes one number.")
+        return value
+
+
+def train_every(value, powers, n):
+    """Return the list of n training periods: as given, or from the powers where 0 (the strongest trains every step)."""
+    if value == 0:
+        powers = config.per_vertex("hetero.powers", list(powers) or 1.0, n)
+        if min(powers) <= 0:
+            raise UserError(f"hetero.powers = {powers}: every power must be above 0.")
+        return [max(1, round(max(powers) / power)) for power in powers]
+    periods = config.per_vertex("algorithm.train_every", value, n)
+    if min(periods) < 1:
+        raise UserError(f"algorithm.train_every = {value}: entries of a list must be at least 1; 0 alone means: from hetero.powers.")
+    return periods

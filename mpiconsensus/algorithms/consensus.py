@@ -1,0 +1,38 @@
+"""Average consensus, with a period, several rounds and vertices of unequal power.
+
+    x_i^{k+1/2} = x_i^k - a_k g_i(x_i^k)                     at vertices i whose training period divides k
+    x_i^{k+1}   = sum_j W[i,j] x_j^{k+1/2}, r times          at steps k that the period q divides (k from 0)
+
+Order cta combines first and takes the gradient at the mixed point; dpsgd is x <- W x - a g(x), the gradient at the
+unmixed point, and exchanges while it computes.
+Unequal periods q_t: mix = "mutual", an edge acts when both its ends mix and its lost weight goes to the diagonal (the
+mean is kept); mix = "thesis", a vertex that mixes takes its row of W (rows sum to 1, columns need not: the mean drifts).
+
+Sends: a row over each acting edge, both ways, a round.  State: none.  Assumes: W doubly stochastic, supported on the graph.
+Reference: Xiao & Boyd, Fast linear iterations for distributed averaging, Systems & Control Letters 2004; order dpsgd:
+Lian et al., Can decentralized algorithms outperform centralized algorithms?, NeurIPS 2017, algorithm 1.
+"""
+
+from mpiconsensus import config
+from mpiconsensus.algorithms.base import Algorithm
+from mpiconsensus.schedule import full, masked
+
+
+class Consensus(Algorithm):
+    name = "consensus"
+    formula = "x_i <- sum_j W[i,j] (x_j - a g_j), r rounds at steps that the period q divides"
+    reference = "Xiao & Boyd 2004; Lian et al. 2017 (order dpsgd)"
+    orders = ("atc", "cta", "dpsgd")
+
+    def __init__(self, setting):
+        super().__init__(setting)
+        self.periods = config.per_vertex("algorithm.period", setting.options.period, self.n)
+        self._rounds = {}
+
+    def rounds(self, k):
+        mixes = tuple(k % q == 0 for q in self.periods)
+        if mixes not in self._rounds:
+            rows = self.setting.rows
+            round_ = full(rows) if all(mixes) else masked(rows, mixes, self.setting.options.mix)
+            self._rounds[mixes] = (round_,) * self.setting.options.rounds if round_.rows else ()
+        return self._rounds[mixes]

@@ -1,0 +1,198 @@
+"""Accuracy and loss of every vertex, of the mean model, and of the mean model with recalibrated statistics.
+
+The accuracy of the network is the mean and the standard deviation over the vertices. The test set lies once on each
+node; an evaluation within the run is thinned so that it costs about a tenth of the training.
+"""
+
+import copy
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from mpiconsensus.randomness import generator
+from mpiconsensus.training import norm_layers
+
+# Batches of training data, over all vertices, that recalibrated statistics are made from.
+RECALIBRATION_BATCHES = 100
+# A forward pass costs a fixed part, worth as many samples as this over the number of parameters: measured on the
+# models of this package, from logistic regression (thousands of samples) to ResNet-20 (about five).
+OVERHEAD = 2e6
+LEAST_SAMPLES = 300
+
+
+class Plan(NamedTuple):
+    """samples of the test set that an evaluation takes, every so many epochs."""
+
+    samples: int
+    every: int
+
+
+def plan(evaluation, test_size, n, steps, batch_size, parameters):
+    """Return the Plan of a run: as the job says, else at most a tenth of the training.
+
+    The cost model counts forward passes of a sample, a gradient as three, and the fixed cost of a pass; it does not
+    look at a clock, so that two runs evaluate at the same epochs. steps: of an epoch; batch_size: of a vertex.
+    """
+    fixed = OVERHEAD / parameters
+    budget = 0.1 * steps * 3 * (batch_size + fixed)
+
+    def cost(samples):
+        return samples * (1 + 1 / n) + fixed * (1 + -(-samples // evaluation.batch_size))
+
+    samples = evaluation.samples
+    if not samples:
+        affordable = int((budget - 2 * fixed) / (1 + 1 / n + fixed / evaluation.batch_size))
+        samples = max(affordable, LEAST_SAMPLES)
+    samples = min(samples, test_size)
+    every = evaluation.every or max(1, int(np.ceil(cost(samples) / budget)))
+    return Plan(samples, every)
+
+
+class Scores(NamedTuple):
+    """accuracy, loss: (m,) of the hosted vertices; mean_accuracy, mean_loss: of the mean model, alike on every rank."""
+
+    accuracy: np.ndarray
+    loss: np.ndarray
+    mean_accuracy: float
+    mean_loss: float
+
+
+class Evaluator:
+    """Evaluates the replicas of a Trainer.
+
+    On the test set, or, where a validation fraction is held out, each vertex on its own held-out samples.
+    """
+
+    def __init__(self, trainer):
+        self.trainer, self.world = trainer, trainer.world
+        self.batch_size = trainer.job.evaluation.batch_size
+        self.validating = trainer.job.evaluation.validation_fraction > 0
+        self._test = None
+        self._probe = copy.deepcopy(trainer.block.modules[0])
+        for parameter in self._probe.parameters():
+            parameter.grad = None
+        # A fixed random subset: shards and test sets may be sorted by label.
+        self._seed = trainer.job.training.seed
+
+    @property
+    def test(self):
+        """The test set (x, y), one copy a node; read at the first use; collective."""
+        if self._test is None:
+            cache = {}
+
+            def part(name):
+                if not cache:
+                    shard = self.trainer.source.load_test()
+                    cache.update(x=shard.x, y=shard.y)
+                return cache[name]
+
+            x = self.world.node_array(lambda: part("x"))
+            self._test = x, self.world.node_array(lambda: part("y"))
+        return self._test
+
+    def running(self, samples):
+        """Return the Scores of an evaluation within the run; collective."""
+        if self.validating:
+            held = [(shard.x, shard.y) for shard in self.trainer.held_out]
+            return self._scores(held, held)
+        x, y = self.test
+        rows = generator(self._seed, "evaluation").permutation(len(y))[:samples]
+        rows.sort()
+        x, y = (x, y) if samples >= len(y) else (x[rows], y[rows])
+        return self._scores([(x, y)] * len(self.trainer.hosted), self._slices(x, y))
+
+    def closing(self):
+        """Return the Scores on the whole test set and the accuracy of the recalibrated mean model (NaN without batch norm)."""
+        x, y = self.test
+        scores = self._scores([(x, y)] * len(self.trainer.hosted), self._slices(x, y))
+        if not norm_layers(self._probe):
+            return scores, float("nan")
+        self.recalibrate()
+        return scores, self._mean_scores(self._slices(x, y))[0]
+
+    def mean_module(self):
+        """Return the mean model: averages of the parameters and of the floating-point buffers; collective."""
+        trainer = self.trainer
+        mean = trainer.stepper.mean_row()
+        with torch.no_grad():
+            named = {**dict(self._probe.named_parameters()), **dict(self._probe.named_buffers())}
+            for entry in trainer.block.layout.parameters + trainer.block.layout.buffers:
+                named[entry.name].copy_(entry.view(mean))
+            if not trainer.block.layout.buffers:
+                self._average_buffers([_floating(module) for module in trainer.block.modules])
+        return self._probe
+
+    def recalibrate(self):
+        """Estimate the mean model's running statistics anew, from training batches of every vertex; collective."""
+        trainer, probe = self.trainer, self.mean_module()
+        batches = -(-RECALIBRATION_BATCHES // trainer.placement.n)
+        layers = norm_layers(probe)
+        kept, estimates = [layer.momentum for layer in layers], []
+        for loader in trainer.loaders:
+            probe.eval()
+            for layer in layers:
+                layer.reset_running_stats()
+                layer.momentum = None  # cumulative averages
+                layer.train()
+            with torch.no_grad():
+                for count in range(min(batches, loader.batches_per_pass)):
+                    probe(trainer.augment.evaluate(loader.batch(count)[0]))
+            estimates.append([b.clone() for b in _floating(probe)])
+        for layer, momentum in zip(layers, kept):
+            layer.momentum = momentum
+        self._average_buffers(estimates)
+        return probe
+
+    def _average_buffers(self, of_vertices):
+        """Set the probe's floating-point buffers to the averages of the hosted vertices' lists of them; collective."""
+        buffers = _floating(self._probe)
+        if not buffers:
+            return
+        flat = [torch.cat([b.reshape(-1) for b in of_vertex]) for of_vertex in of_vertices]
+        mean = self.trainer.reduction.mean(flat)
+        at = 0
+        for buffer in buffers:
+            buffer.copy_(mean[at : at + buffer.numel()].view_as(buffer))
+            at += buffer.numel()
+
+    def _slices(self, x, y):
+        """Return this rank's part of the samples, for what is evaluated once for the network."""
+        first, last = (len(y) * r // self.world.size for r in (self.world.rank, self.world.rank + 1))
+        return [(x[first:last], y[first:last])]
+
+    def _scores(self, of_vertices, of_mean):
+        trainer = self.trainer
+        accuracy, loss = np.empty(len(trainer.hosted)), np.empty(len(trainer.hosted))
+        for i, (x, y) in enumerate(of_vertices):
+            correct, total = self._count(trainer.block.modules[i], x, y)
+            accuracy[i], loss[i] = correct / len(y), total / len(y)
+        self.mean_module()
+        return Scores(accuracy, loss, *self._mean_scores(of_mean))
+
+    def _mean_scores(self, parts):
+        sums = np.zeros(3)
+        for x, y in parts:
+            sums += (*self._count(self._probe, x, y), len(y))
+        correct, total, samples = self.world.sum(sums)
+        return correct / samples, total / samples
+
+    @torch.no_grad()
+    def _count(self, module, x, y):
+        """Return (correct predictions, summed loss) of `module` on the samples; its mode is put back."""
+        training = module.training
+        module.eval()
+        correct, total = 0.0, 0.0
+        with self.trainer._autocast():
+            for at in range(0, len(y), self.batch_size):
+                logits = module(self.trainer.augment.evaluate(np.ascontiguousarray(x[at : at + self.batch_size])))
+                labels = torch.from_numpy(y[at : at + self.batch_size]).to(logits.device)
+                correct += float((logits.argmax(1) == labels).sum())
+                total += float(F.cross_entropy(logits.float(), labels, reduction="sum"))
+        module.train(training)
+        return correct, total
+
+
+def _floating(module):
+    return [b for b in module.buffers() if b.is_floating_point()]

@@ -1,0 +1,162 @@
+"""One step of a schedule on the rows of a rank: what is exchanged, before and after the local update.
+
+before(); gradients; after(update) - for the trainer and for a user's own loop alike.
+"""
+
+import time
+
+import numpy as np
+
+from mpiconsensus.mixing import combine
+from mpiconsensus.schedule import MEAN
+
+
+class Stepper:
+    """Runs the rounds of an algorithm on a Block.
+
+    optimizers: has push(i), pull(i), reset(i), decay(i) for hosted vertex i. momentum_policy: local, mixed or reset.
+    on_mixed(i): called for hosted vertex i after a step that mixed it (buffers that restart there).
+    k: the step. wait_s, mix_s: seconds since the last `take`. bytes_sent: (m,) bytes that the hosted vertices sent.
+    """
+
+    def __init__(self, algorithm, order, exchange, reduction, block, placement, *, optimizers, momentum_policy="local", on_mixed=None):
+        self.algorithm, self.order, self.exchange, self.reduction = algorithm, order, exchange, reduction
+        self.block, self.placement, self.optimizers = block, placement, optimizers
+        self.momentum_policy, self.on_mixed = momentum_policy, on_mixed
+        self.k = 0
+        self.drift = None
+        self._watch = False
+        self._started = None
+        self.row_bytes = block.d * block.layout.dtype.itemsize
+        self.take()
+
+    def take(self):
+        """Return and clear (wait_s, mix_s, bytes_sent)."""
+        taken = (getattr(self, "wait_s", 0.0), getattr(self, "mix_s", 0.0), getattr(self, "bytes_sent", None))
+        self.wait_s = self.mix_s = 0.0
+        self.bytes_sent = np.zeros(self.block.m, np.int64)
+        return taken
+
+    def watch_drift(self):
+        """Measure how far the rounds of this step move the mean of the parameters, into `drift`; collective."""
+        self._watch = True
+
+    def before(self):
+        """Do what comes ahead of the gradients of step k."""
+        self._rounds = self.algorithm.rounds(self.k)
+        if self.order == "cta":
+            self._run()
+        elif self.order == "dpsgd" and self._overlaps():
+            self._push()
+            self.exchange.start(self._rounds[0])
+            self._started = self._rounds[0]
+
+    def after(self, update):
+        """Update with the gradients of step k and do what comes behind; update(i, decay) for hosted vertex i.
+
+        update's `decay` is False where the weight decay is in the gradient already.
+        """
+        trained = [i for i, v in enumerate(self.placement.hosted) if self.algorithm.trains(self.k, v)]
+        if self.order == "dpsgd":
+            # The gradient, decay included, belongs to the unmixed point.
+            for i in trained:
+                self.optimizers.decay(i)
+            self._run()
+        for i in trained:
+            update(i, self.order != "dpsgd")
+        if self.order == "atc":
+            self._run()
+        self.k += 1
+
+    def mean_gradients(self):
+        """Average the gradients of all vertices; for algorithms that say averages_gradients."""
+        start = time.perf_counter()
+        mean = self.reduction.mean(list(self.block.gradients))
+        for row in self.block.gradients:
+            row.copy_(mean)
+        self._count_mean(self.block.p)
+        self.wait_s += time.perf_counter() - start
+
+    def mean_row(self):
+        """Return the average of all vertices' rows, (d,); overwritten by the next call; collective."""
+        return self.reduction.mean([self.block.x(i) for i in range(self.block.m)])
+
+    def _overlaps(self):
+        # Buffers in the rows are written by the forward pass: then a round starts behind it. A mean is a reduction.
+        # Watching the mean is a reduction of its own ahead of the round.
+        return bool(self._rounds) and self._rounds[0] is not MEAN and not self.block.layout.buffers and not self._watch
+
+    def _run(self):
+        rounds = self._rounds
+        if not rounds:
+            self._watch = False
+            return
+        watched = self._watch
+        if not self._started:
+            self._push()
+        if watched:
+            before = self.mean_row()[: self.block.p].clone()
+        for round_ in rounds:
+            self._mean() if round_ is MEAN else self._mix(round_)
+        if watched:
+            self.drift = float((self.mean_row()[: self.block.p] - before).double().norm())
+            self._watch = False
+        mixed = [i for i, v in enumerate(self.placement.hosted) if any(r is MEAN or v in r.rows for r in rounds)]
+        for i in mixed:
+            if self.momentum_policy == "mixed":
+                self.optimizers.pull(i)
+            elif self.momentum_policy == "reset":
+                self.optimizers.reset(i)
+            if self.on_mixed:
+                self.on_mixed(i)
+
+    def _push(self):
+        if self.momentum_policy == "mixed":
+            for i in range(self.block.m):
+                self.optimizers.push(i)
+
+    def _mix(self, round_):
+        block, exchange, hosted = self.block, self.exchange, self.placement.hosted
+        start = time.perf_counter()
+        if self._started is None:
+            exchange.start(round_)
+        self._started = None
+        row = exchange.finish()
+        arrived = time.perf_counter()
+        mine = [(i, round_.rows[v]) for i, v in enumerate(hosted) if v in round_.rows]
+        waited = 0.0
+        for i, (indices, weights) in mine:
+            since = time.perf_counter()
+            exchange.writable(i)
+            waited += time.perf_counter() - since
+            combine(block.other(i), [(w, row(j)) for j, w in zip(indices.tolist(), weights.tolist())])
+        done = time.perf_counter()
+        exchange.release()
+        for i, _ in mine:
+            block.flip(i)
+        end = time.perf_counter()
+        self.wait_s += arrived - start + waited + (end - done)
+        self.mix_s += done - arrived - waited
+        self.bytes_sent += round_.out_degree[hosted] * self.row_bytes
+
+    def _mean(self):
+        start = time.perf_counter()
+        mean = self.mean_row()
+        for i in range(self.block.m):
+            self.block.x(i).copy_(mean)
+        self._count_mean(self.block.d)
+        self.wait_s += time.perf_counter() - start
+
+    def _count_mean(self, elements):
+        n = self.placement.n
+        self.bytes_sent += 2 * (n - 1) * elements * self.block.layout.dtype.itemsize // n
+
+    def wire_bytes(self):
+        """Return the bytes that this rank has sent to other ranks so far."""
+        return self.exchange.rows_sent * self.row_bytes + self.reduction.wire_elements * self.block.layout.dtype.itemsize
+
+    def state_dict(self):
+        return {"step": self.k}
+
+    def load_state_dict(self, state):
+        self.k = int(state["step"])

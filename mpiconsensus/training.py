@@ -1,0 +1,242 @@
+"""The replicas of a rank and their training: gradients, the optimizer, and the rounds of the schedule.
+
+Array legend: n vertices, m hosted vertices, d length of a row, B batch, k step.
+"""
+
+import contextlib
+import copy
+import math
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from mpiconsensus import algorithms, models, optim
+from mpiconsensus.block import Block, Layout, row_length
+from mpiconsensus.data.augment import Augment
+from mpiconsensus.data.loader import Loader, split
+from mpiconsensus.errors import TrainingError, UserError
+from mpiconsensus.placement import Placement
+from mpiconsensus.randomness import torch_seed
+from mpiconsensus.stepper import Stepper
+from mpiconsensus.transport import Reduction, open_exchange
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "tf32": torch.float32, "bf16": torch.float32}
+
+
+class Trainer:
+    """m hosted replicas of one model. `step()` is one step of the whole network; collective.
+
+    job, world, wiring, source: see config, runtime, wiring, data.source. k: steps taken.
+    """
+
+    def __init__(self, job, world, wiring, source):
+        self.job, self.world, self.wiring, self.source = job, world, wiring, source
+        self.placement = Placement(wiring.n, world.size, world.rank)
+        self.hosted = self.placement.hosted
+        self.device = pick_device(job.training.device, world)
+        self.dtype = DTYPES[job.training.precision]
+        set_precision(job.training.precision)
+        self.layout_of_images = memory_format(job, source)
+        self._load()
+        self._count_steps()
+        self._build()
+        self.rate = optim.learning_rate(job.training, wiring.n, self.steps_per_epoch, self.total_steps)
+
+    def _load(self):
+        job, seed = self.job, self.job.training.seed
+        fraction = job.evaluation.validation_fraction
+
+        def load():
+            loaders, held_out = [], []
+            for vertex in self.hosted:
+                shard, held = split(self.source.load(vertex), fraction, seed, vertex)
+                loaders.append(Loader(shard, job.training.batch_size, seed, vertex))
+                held_out.append(held)
+            return loaders, held_out
+
+        self.loaders, self.held_out = self.world.agree(load)
+        self.batches_drawn = [0] * len(self.hosted)
+        self.augment = Augment(
+            self.source.augment, self.source.mean, self.source.std, scale=self.source.scale, dtype=self.dtype, seed=seed,
+            memory_format=self.layout_of_images, device=self.device,
+        )  # fmt: skip
+
+    def _count_steps(self):
+        """Agree on the steps of an epoch once: the vertex with the most batches, its training period counted, sees its shard once."""
+        job = self.job
+        periods = algorithms.base.train_every(job.algorithm.train_every, job.hetero.powers, self.wiring.n)
+        mine = [loader.batches_per_pass * periods[v] for loader, v in zip(self.loaders, self.hosted)]
+        self.steps_per_epoch = max(max(counts) for counts in self.world.allgather(mine))
+        self.total_steps = self.steps_per_epoch * job.training.epochs
+        if job.training.max_steps:
+            self.total_steps = min(self.total_steps, job.training.max_steps)
+
+    def _build(self):
+        job, training, n = self.job, self.job.training, self.wiring.n
+        setting = algorithms.Setting(
+            n, self.wiring.rows, self.wiring.edges, job.algorithm, job.hetero.powers, training.seed, self.total_steps
+        )
+        self.algorithm = algorithms.make(setting)
+        modules = self.world.agree(self._modules)
+        self.stochastic = models.is_stochastic(modules[0])
+        mixed_state = training.momentum_policy == "mixed"
+        layout = Layout(modules[0], buffers=job.model.buffers == "mixed")
+        flat = training.arithmetic == "flat"
+        states = len(optim.STATES[training.optimizer]) if mixed_state else 0
+        d = row_length(layout, states)
+        self.exchange = self.world.agree(
+            open_exchange, job.transport.name, self.world, self.placement, d, layout.dtype, self.device
+        )  # fmt: skip
+        self.block = Block(layout, modules, self.exchange.storage(), extra=states)
+        self.exchange.bind(self.block)
+        self.reduction = Reduction(self.world, self.placement, job.transport.reduction)
+        make = optim.FlatOptimizer if flat else optim.TorchOptimizers.make
+        self.optimizers = make(
+            self.block, training.optimizer, momentum=training.momentum, weight_decay=training.weight_decay, mixed=mixed_state
+        )
+        self.stepper = Stepper(
+            self.algorithm, job.algorithm.order, self.exchange, self.reduction, self.block, self.placement,
+            optimizers=self.optimizers, momentum_policy=training.momentum_policy,
+            on_mixed=self._restart_buffers if job.model.buffers == "reset" else None,
+        )  # fmt: skip
+
+    def _modules(self):
+        job = self.job
+        name = model_name(job, self.source)
+        hidden = job.model.hidden if isinstance(job.model.hidden, list) else [job.model.hidden]
+
+        def build(vertex):
+            torch.manual_seed(torch_seed(job.training.seed, "init", vertex))
+            module = models.build(name, self.source.shape, self.source.classes, norm=job.model.norm, hidden=tuple(hidden))
+            module = module.to(device=self.device, dtype=self.dtype, memory_format=self.layout_of_images)
+            if job.model.buffers == "reset":
+                for layer in norm_layers(module):
+                    layer.momentum = None  # cumulative averages since the last restart
+            return module
+
+        if job.training.init == "independent":
+            return [build(vertex) for vertex in self.hosted]
+        first = build(0)
+        return [first] + [copy.deepcopy(first) for _ in self.hosted[1:]]
+
+    def _restart_buffers(self, i):
+        for layer in norm_layers(self.block.modules[i]):
+            layer.reset_running_stats()
+
+    @property
+    def k(self):
+        return self.stepper.k
+
+    def step(self):
+        """Take one step; return (losses, io_s, compute_s), each (m,) float64; a vertex that does not train has loss NaN."""
+        m = len(self.hosted)
+        losses, io_s, compute_s = np.full(m, np.nan), np.zeros(m), np.zeros(m)
+        k, rate = self.k, self.rate(self.k)
+        self.stepper.before()
+        for i, vertex in enumerate(self.hosted):
+            if self.algorithm.trains(k, vertex):
+                losses[i], io_s[i], compute_s[i] = self._gradient(i, vertex, k)
+        if self.algorithm.averages_gradients:
+            self.stepper.mean_gradients()
+            self._clip(range(m))
+        self.stepper.after(lambda i, decay: self._update(i, rate, decay, compute_s))
+        return losses, io_s, compute_s
+
+    def _gradient(self, i, vertex, k):
+        start = time.perf_counter()
+        images, labels = self.loaders[i].batch(self.batches_drawn[i])
+        x = self.augment.train(images, vertex, self.batches_drawn[i])
+        y = torch.from_numpy(labels).to(self.device)
+        self.batches_drawn[i] += 1
+        ready = time.perf_counter()
+        if self.stochastic:
+            torch.manual_seed(torch_seed(self.job.training.seed, "dropout", vertex, k))
+        self.block.gradients[i].zero_()
+        with self._autocast():
+            loss = F.cross_entropy(self.block.modules[i](x), y)
+        loss.backward()
+        value = loss.item()
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the loss at vertex {vertex} is {value} at step {k} (epoch {k // self.steps_per_epoch + 1}); "
+                "the run ends here. Lower training.lr, lengthen training.warmup_epochs or set training.clip."
+            )
+        if not self.algorithm.averages_gradients:
+            self._clip([i])
+        return value, ready - start, time.perf_counter() - ready
+
+    def _clip(self, indices):
+        if self.job.training.clip:
+            for i in indices:
+                optim.clip(self.block.gradients[i], self.job.training.clip)
+
+    def _update(self, i, rate, decay, compute_s):
+        start = time.perf_counter()
+        self.optimizers.step(i, rate, decay)
+        compute_s[i] += time.perf_counter() - start
+
+    def _autocast(self):
+        if self.job.training.precision == "bf16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def state_dict(self):
+        """Return everything that a synchronous run continues from, keyed by hosted vertex."""
+        vertices = {}
+        for i, vertex in enumerate(self.hosted):
+            vertices[vertex] = {
+                "row": self.block.x(i).clone(),
+                "buffers": {name: b.clone() for name, b in self.block.modules[i].named_buffers()},
+                "optimizer": self.optimizers.state_dict(i),
+                "batches_drawn": self.batches_drawn[i],
+            }
+        return {**self.stepper.state_dict(), "vertices": vertices}
+
+    def load_state_dict(self, state):
+        """Continue from a state_dict, on any placement that hosts the vertices it is given."""
+        for i, vertex in enumerate(self.hosted):
+            mine = state["vertices"][vertex]
+            self.block.x(i).copy_(mine["row"])
+            for name, buffer in self.block.modules[i].named_buffers():
+                buffer.copy_(mine["buffers"][name])
+            self.optimizers.load_state_dict(i, mine["optimizer"])
+            self.batches_drawn[i] = mine["batches_drawn"]
+        self.stepper.load_state_dict(state)
+
+    def close(self):
+        """Free the transport; collective. The modules keep their values."""
+        self.block.release()
+        self.exchange.close()
+
+
+def model_name(job, source):
+    """Return the model's name, `auto` resolved by the data."""
+    return models.default_name(source.name, source.shape) if job.model.name == "auto" else job.model.name
+
+
+def memory_format(job, source):
+    """Return the torch memory format of images and convolution weights."""
+    contiguous = job.training.memory_format == "contiguous" or len(source.shape) != 3
+    return torch.contiguous_format if contiguous else torch.channels_last
+
+
+def norm_layers(module):
+    """Return the layers that keep running statistics."""
+    return [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+
+
+def pick_device(name, world):
+    """Return the torch device of this rank: GPUs of a node are dealt out over its ranks."""
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError("training.device = cuda, but this torch finds no CUDA device; take auto or cpu.")
+    return torch.device("cuda", world.node_rank % torch.cuda.device_count())
+
+
+def set_precision(precision):
+    """Allow or forbid the short-mantissa matrix products that `tf32` means."""
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
