@@ -66,18 +66,39 @@ class Layout:
         return entries, -(-start // ROW_ELEMENTS) * ROW_ELEMENTS
 
 
-class Block:
-    """m replicas as rows. Rows also hold the optimizer state that is mixed with the parameters (`extra` rows of p).
+class Rows:
+    """m double-buffered rows. storage: the two (m, d) arrays, made by a transport.
 
-    buffers: the two (m, d) storage arrays (made by the transport). x(i): the current row of hosted vertex i.
-    other(i): the row that a round may write. gradients: (m, p).
+    x(i): the current row of hosted vertex i. other(i): the row that a round may write. flip(i) exchanges the two.
     """
 
-    def __init__(self, layout, modules, storage, extra=0, flat_gradients=True):
-        self.layout, self.modules, self.m = layout, modules, len(modules)
-        self.p, self.d = layout.p, row_length(layout, extra)
+    def __init__(self, storage):
         self.storage = storage
+        self.m, self.d = storage[0].shape
         self.current = [0] * self.m
+
+    def x(self, i):
+        """Return the current row of hosted vertex i, (d,)."""
+        return self.storage[self.current[i]][i]
+
+    def other(self, i):
+        """Return the row that the next round writes for hosted vertex i, (d,)."""
+        return self.storage[1 - self.current[i]][i]
+
+    def flip(self, i):
+        """Make the other row of hosted vertex i the current one."""
+        self.current[i] = 1 - self.current[i]
+
+
+class Block(Rows):
+    """m replicas as rows. Rows may go on, past the layout, with optimizer state that is mixed with the parameters.
+
+    gradients: (m, p), which the modules' gradients are views of; None without flat_gradients.
+    """
+
+    def __init__(self, layout, modules, storage, flat_gradients=True):
+        super().__init__(storage)
+        self.layout, self.modules, self.p = layout, modules, layout.p
         self._views = [[_views(layout, storage[side][i]) for side in (0, 1)] for i in range(self.m)]
         self._tensors = []
         self.gradients = None
@@ -94,17 +115,23 @@ class Block:
                     tensor.grad = entry.view(self.gradients[i])
             self._point(i)
 
-    def x(self, i):
-        """Return the current row of hosted vertex i, (d,)."""
-        return self.storage[self.current[i]][i]
-
-    def other(self, i):
-        """Return the row that the next round writes for hosted vertex i, (d,)."""
-        return self.storage[1 - self.current[i]][i]
-
     def parameters(self, i):
         """Return the trained parameters of hosted vertex i, (p,)."""
         return self.x(i)[: self.p]
+
+    def gather_gradients(self, i, row):
+        """Copy the gradients of hosted vertex i into row, (p,); a missing one counts as zero."""
+        row.zero_()
+        for tensor, entry in zip(self._tensors[i], self.layout.parameters):
+            if tensor.grad is not None:
+                entry.view(row).copy_(tensor.grad)
+
+    def scatter_gradients(self, i, row):
+        """Copy row, (p,), into the gradients of hosted vertex i."""
+        for tensor, entry in zip(self._tensors[i], self.layout.parameters):
+            if tensor.grad is None:
+                tensor.grad = torch.empty_like(tensor)
+            tensor.grad.copy_(entry.view(row))
 
     def state(self, i, number):
         """Return the mixed optimizer state `number` of hosted vertex i, (p,)."""
@@ -112,8 +139,7 @@ class Block:
         return self.x(i)[start : start + self.p]
 
     def flip(self, i):
-        """Make the other row of hosted vertex i the current one."""
-        self.current[i] = 1 - self.current[i]
+        super().flip(i)
         self._point(i)
 
     def _point(self, i):

@@ -83,9 +83,9 @@ TABLES = list(dict.fromkeys(key.name.split(".")[0] for key in KEYS))
 
 
 class Job:
-    """A checked job: `job.training.lr`, one namespace a table. `name` is the job file's stem."""
+    """A checked job: `job.training.lr`, one namespace a table. `name` is the job file's stem, or empty."""
 
-    def __init__(self, values, name="job"):
+    def __init__(self, values, name=""):
         self.name = name
         for table in TABLES:
             setattr(self, table, SimpleNamespace())
@@ -117,7 +117,7 @@ class Job:
 
 def load(path=None, overrides=()):
     """Return the Job of a TOML file (None: every default) with `table.key=value` overrides applied."""
-    values, name = {}, "job"
+    values, name = {}, ""
     if path is not None:
         path = Path(path)
         name = path.stem

@@ -1,8 +1,10 @@
-"""The arithmetic of a round: rows summed in ascending vertex order, in pieces that fit the cache.
+"""A round on the rows of a rank, and its arithmetic: rows summed in ascending vertex order, in pieces that fit the cache.
 
 The edges of the pieces are fixed and the same for all transports and placements: vector bodies use fused
 multiply-adds and tails need not, so the same edges are what makes the sums equal bit for bit.
 """
+
+import time
 
 import torch
 
@@ -24,6 +26,31 @@ def combine(out, terms):
         torch.mul(row[start:stop], weight, out=piece)
         for weight, row in rest:
             piece.add_(row[start:stop], alpha=weight)
+
+
+def run_round(exchange, rows, hosted, round_, started=False):
+    """Run one round on the Rows of the hosted vertices, and return (waiting, mixing) in seconds; collective.
+
+    started: exchange.start(round_) was called before, to hide the exchange behind other work.
+    """
+    begin = time.perf_counter()
+    if not started:
+        exchange.start(round_)
+    row = exchange.finish()
+    arrived = time.perf_counter()
+    waited = 0.0
+    mine = [(i, round_.rows[v]) for i, v in enumerate(hosted) if v in round_.rows]
+    for i, (indices, weights) in mine:
+        since = time.perf_counter()
+        exchange.writable(i)
+        waited += time.perf_counter() - since
+        combine(rows.other(i), [(w, row(j)) for j, w in zip(indices.tolist(), weights.tolist())])
+    mixed = time.perf_counter()
+    exchange.release()
+    for i, _ in mine:
+        rows.flip(i)
+    wait_s = arrived - begin + waited + (time.perf_counter() - mixed)
+    return wait_s, mixed - arrived - waited
 
 
 def distances(rows, mean):

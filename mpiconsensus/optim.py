@@ -92,20 +92,32 @@ class TorchOptimizers:
         return cls(block, [build(_trained(module), **options) for module in block.modules], mixed)
 
     def decay(self, i):
+        if not self._decay_is_gradient(i):
+            return
         for group in self.optimizers[i].param_groups:
             for parameter in group["params"]:
                 if group["weight_decay"] and parameter.grad is not None:
                     parameter.grad.add_(parameter.data, alpha=group["weight_decay"])
 
-    def step(self, i, lr, decay=True):
+    def step(self, i, lr=None, decay=True):
+        """Update hosted vertex i; lr = None leaves the learning rates as they are."""
         optimizer = self.optimizers[i]
+        if lr is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+        if decay or not self._decay_is_gradient(i):
+            optimizer.step()
+            return
         kept = [group["weight_decay"] for group in optimizer.param_groups]
         for group in optimizer.param_groups:
-            group["lr"] = lr
-            group["weight_decay"] = group["weight_decay"] if decay else 0.0
+            group["weight_decay"] = 0.0
         optimizer.step()
         for group, weight_decay in zip(optimizer.param_groups, kept):
             group["weight_decay"] = weight_decay
+
+    def _decay_is_gradient(self, i):
+        # Where the weight decay is a part of the gradient it can be added at another point than the update's.
+        return type(self.optimizers[i]) in (torch.optim.SGD, torch.optim.Adam)
 
     def reset(self, i):
         self.optimizers[i].state.clear()

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from mpiconsensus.mixing import combine
+from mpiconsensus.mixing import run_round
 from mpiconsensus.schedule import MEAN
 
 
@@ -68,11 +68,11 @@ class Stepper:
             self._run()
         self.k += 1
 
-    def mean_gradients(self):
-        """Average the gradients of all vertices; for algorithms that say averages_gradients."""
+    def mean_gradients(self, gradients):
+        """Replace each of the m rows of `gradients` by the average over all vertices; collective."""
         start = time.perf_counter()
-        mean = self.reduction.mean(list(self.block.gradients))
-        for row in self.block.gradients:
+        mean = self.reduction.mean(list(gradients))
+        for row in gradients:
             row.copy_(mean)
         self._count_mean(self.block.p)
         self.wait_s += time.perf_counter() - start
@@ -116,28 +116,11 @@ class Stepper:
                 self.optimizers.push(i)
 
     def _mix(self, round_):
-        block, exchange, hosted = self.block, self.exchange, self.placement.hosted
-        start = time.perf_counter()
-        if self._started is None:
-            exchange.start(round_)
-        self._started = None
-        row = exchange.finish()
-        arrived = time.perf_counter()
-        mine = [(i, round_.rows[v]) for i, v in enumerate(hosted) if v in round_.rows]
-        waited = 0.0
-        for i, (indices, weights) in mine:
-            since = time.perf_counter()
-            exchange.writable(i)
-            waited += time.perf_counter() - since
-            combine(block.other(i), [(w, row(j)) for j, w in zip(indices.tolist(), weights.tolist())])
-        done = time.perf_counter()
-        exchange.release()
-        for i, _ in mine:
-            block.flip(i)
-        end = time.perf_counter()
-        self.wait_s += arrived - start + waited + (end - done)
-        self.mix_s += done - arrived - waited
-        self.bytes_sent += round_.out_degree[hosted] * self.row_bytes
+        started, self._started = self._started is not None, None
+        wait_s, mix_s = run_round(self.exchange, self.block, self.placement.hosted, round_, started)
+        self.wait_s += wait_s
+        self.mix_s += mix_s
+        self.bytes_sent += round_.out_degree[self.placement.hosted] * self.row_bytes
 
     def _mean(self):
         start = time.perf_counter()

@@ -89,7 +89,7 @@ class Trainer:
         self.exchange = self.world.agree(
             open_exchange, job.transport.name, self.world, self.placement, d, layout.dtype, self.device
         )  # fmt: skip
-        self.block = Block(layout, modules, self.exchange.storage(), extra=states)
+        self.block = Block(layout, modules, self.exchange.storage())
         self.exchange.bind(self.block)
         self.reduction = Reduction(self.world, self.placement, job.transport.reduction)
         make = optim.FlatOptimizer if flat else optim.TorchOptimizers.make
@@ -139,7 +139,7 @@ class Trainer:
             if self.algorithm.trains(k, vertex):
                 losses[i], io_s[i], compute_s[i] = self._gradient(i, vertex, k)
         if self.algorithm.averages_gradients:
-            self.stepper.mean_gradients()
+            self.stepper.mean_gradients(self.block.gradients)
             self._clip(range(m))
         self.stepper.after(lambda i, decay: self._update(i, rate, decay, compute_s))
         return losses, io_s, compute_s

