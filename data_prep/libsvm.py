@@ -1,0 +1,120 @@
+"""Divide a LIBSVM text file into HDF5 shards of dense float32 features."""
+
+from pathlib import Path
+
+import click
+import common
+import numpy as np
+
+from mpiconsensus.data.manifest import Facts
+from mpiconsensus.data.partition import hold_out
+from mpiconsensus.errors import UserError
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@click.command()
+@click.argument("raw", type=click.Path(path_type=Path))
+@common.arguments
+@click.option("--test", type=click.Path(path_type=Path), help="LIBSVM file of the test samples; else they are drawn.")
+@click.option(
+    "--test-fraction",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of RAW drawn as test samples; 0.2 where --test is not given either.",
+)
+@common.reports_errors
+def main(raw, out, shards, seed, powers, test, test_fraction):
+    """Divide the LIBSVM text file RAW into HDF5 shards at OUT.
+
+    A line is `label index:value index:value ...`, indices ascend from 1, absent values are 0. Labels become
+    classes 0, 1, ... in ascending order. The name of the data set is the file's.
+    """
+    if test is not None and test_fraction is not None:
+        raise UserError("--test and --test-fraction exclude one another; give one of them.")
+    if test_fraction is None:
+        test_fraction = 0.2
+    paths = [raw] if test is None else [raw, test]
+    contents = {path: common.read_raw(path) for path in paths}
+    if len({path.name for path in paths}) != len(paths):
+        raise UserError(
+            f"{raw} and {test} have the same name; training and test samples must be two files, rename one."
+        )
+    facts = Facts(raw.stem, (), (), 1.0, "none", "that of the source", "that of the source", "data_prep/libsvm.py")
+    options = {"test": test.name} if test is not None else {"test_fraction": test_fraction}
+
+    def read(contents, facts):
+        tables = [parse(path, content) for path, content in contents.items()]
+        return divide_test(tables, paths, facts, test_fraction, seed)
+
+    common.prepare(out, contents, facts, read, shards, seed, powers, **options)
+
+
+def divide_test(tables, paths, facts, fraction, seed):
+    """Return (train, test, facts) of one parsed file, or of two, of which the second is the test set."""
+    values = np.unique(tables[0][0])
+    if len(values) < 2:
+        raise UserError(f"{paths[0]} holds the one label {values[0]:g}; two or more are needed.")
+    features = max(columns.max(initial=0) + 1 for _, _, columns, _ in tables)
+    facts = facts._replace(shape=(int(features),), class_names=tuple(f"{value:g}" for value in values))
+    shards = []
+    for (labels, rows, columns, entries), path in zip(tables, paths):
+        unknown = np.setdiff1d(labels, values)
+        if len(unknown):
+            raise UserError(
+                f"{path} holds label {unknown[0]:g}, which {paths[0]} does not; "
+                f"the labels there are {', '.join(facts.class_names[:10])}."
+            )
+        x = np.zeros((len(labels), features), np.float32)
+        x[rows, columns] = entries
+        shards.append(common.samples(x, np.searchsorted(values, labels)))
+    if len(shards) == 2:
+        return *shards, facts
+    count = len(shards[0].y)
+    kept, held = hold_out(count, min(max(1, round(fraction * count)), count - 1), seed)
+    return shards[0].take(kept), shards[0].take(held), facts
+
+
+def parse(path, content):
+    """Return (labels (N,), rows, columns, values) of a LIBSVM text: float64, int64, int64, float32; columns from 0.
+
+    Empty lines are skipped. Raise UserError that names the line for anything else.
+    """
+    if content[:2] == b"\x1f\x8b" or content[:3] == b"BZh" or content[:6] == b"\xfd7zXZ\0":
+        raise UserError(f"{path} is compressed; unpack it first (gunzip, bunzip2 or unxz).")
+    labels, rows, columns, values = [], [], [], []
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        words = line.split()
+        if not words:
+            continue
+        try:
+            if b"_" in line:
+                # Python would read 1_0 as 10.
+                raise ValueError("'_' stands in no number")
+            labels.append(_finite(words[0]))
+            before = 0
+            for word in words[1:]:
+                index, _, value = word.partition(b":")
+                index = int(index)
+                if not before < index < 2**31:
+                    raise ValueError(f"index {index} after {before}: indices ascend from 1, and are below 2^31")
+                before = index
+                rows.append(len(labels) - 1)
+                columns.append(index - 1)
+                values.append(_finite(value))
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: {error}; a line is `label index:value index:value ...`.") from None
+    if not labels:
+        raise UserError(f"{path} holds no line; download it again.")
+    return np.array(labels), np.array(rows, np.int64), np.array(columns, np.int64), np.array(values, np.float32)
+
+
+def _finite(word):
+    value = float(word)
+    # False for nan, too.
+    if not abs(value) <= LARGEST:
+        raise ValueError(f"{value} is not a finite float32 number")
+    return value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Where a job's samples come from: the embedded data sets, divided virtually, or a directory of shards."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mpiconsensus.data import partition
+from mpiconsensus.data.manifest import Facts
+from mpiconsensus.data.shards import Shard, open_shards
+from mpiconsensus.errors import UserError, require_choice
+
+EMBEDDED = ("digits", "mushrooms")
+
+
+class Source:
+    """A data set divided over n vertices; see `open_source`.
+
+    name, shape ((C, H, W) or (p,)), classes, class_names, licence, citation; sizes: training samples a vertex;
+    augment: none, crop, flip or crop-flip. A model sees (x * scale - mean) / std: scale is a float, mean and
+    std are float32, one a channel or feature.
+    """
+
+    def __init__(self, facts, sizes, data, read):
+        self.name, self.shape = facts.dataset, facts.shape
+        self.classes, self.class_names = facts.classes, facts.class_names
+        self.licence, self.citation = facts.licence, facts.citation
+        self.scale = facts.scale
+        self.sizes = list(sizes)
+        self.mean, self.std = _moments(facts, data.normalize)
+        self.augment = facts.augment if data.augment == "auto" else data.augment
+        if self.augment != "none" and len(self.shape) != 3:
+            raise UserError(
+                f"data.augment = {self.augment!r} needs images, {self.name} has {self.shape[0]} features; "
+                f"choose auto or none."
+            )
+        self._read = read
+
+    def load(self, vertex):
+        """Return the training samples of `vertex` as a Shard, reading nothing that other vertices own."""
+        if not 0 <= vertex < len(self.sizes):
+            raise ValueError(f"vertex {vertex} of {len(self.sizes)}")
+        return self._read(vertex)
+
+    def load_test(self):
+        """Return the test samples as a Shard."""
+        return self._read(-1)
+
+
+def open_source(data, n, powers, seed):
+    """Return the Source of the job table `data` (dataset, shards, normalize, augment) for n vertices; local.
+
+    Embedded data are divided by `partition.divide(count, n, seed, powers)`; shards are divided already, and
+    must be n, in proportion to `powers` where these are given. Raise UserError where they are not, and where
+    files are not what they should be.
+    """
+    if data.shards:
+        return _open_shards(data, n, powers)
+    require_choice("data.dataset", data.dataset, EMBEDDED)
+    return _open_embedded(data, n, powers, seed)
+
+
+def open_test(data):
+    """Return (Source, test samples as a Shard) of the job table `data`, whatever the number of shards; local."""
+    n = len(open_shards(data.shards).sizes) if data.shards else 1
+    source = open_source(data, n, None, 0)
+    return source, source.load_test()
+
+
+def _open_shards(data, n, powers):
+    shards = open_shards(data.shards)
+    found = len(shards.sizes)
+    prepare = f"`python {shards.facts.prepared_by or 'data_prep/...'} RAW OUT --shards {n}"
+    if found != n:
+        raise UserError(
+            f"data.shards = {data.shards!r} holds {found} shards, the graph has {n} vertices; "
+            f"divide the data again with {prepare}`, "
+            f"or choose a graph of {found} vertices, for example --set topology.graph=ring:{found}."
+        )
+    if powers and partition.sizes(sum(shards.sizes), n, powers) != shards.sizes:
+        listed = ",".join(f"{power:g}" for power in powers)
+        raise UserError(
+            f"data.shards = {data.shards!r} is not divided in proportion to hetero.powers; divide the data again with "
+            f"{prepare} --powers {listed}`, or leave hetero.powers empty."
+        )
+    return Source(
+        shards.facts, shards.sizes, data, lambda vertex: shards.load_test() if vertex < 0 else shards.load(vertex)
+    )
+
+
+def _open_embedded(data, n, powers, seed):
+    path = Path(__file__).parent / "embedded" / f"{data.dataset}.h5"
+    with h5py.File(path, "r", locking=False) as file:
+        facts = Facts(**{name: _plain(file.attrs[name]) for name in Facts._fields if name in file.attrs})
+        count = file["train/y"].shape[0]
+    parts = partition.divide(count, n, seed, powers)
+
+    def read(vertex):
+        rows = parts[vertex] if vertex >= 0 else slice(None)
+        # The files are small and compressed: whole reads are quicker than picking rows out of them.
+        with h5py.File(path, "r", locking=False) as file:
+            group = file["train" if vertex >= 0 else "test"]
+            x, y, sample = (group[name][()][rows] for name in ("x", "y", "id"))
+        return Shard(
+            x.astype(np.uint8 if len(facts.shape) == 3 else np.float32, copy=False),
+            y.astype(np.int64),
+            sample.astype(np.int64),
+        )
+
+    return Source(facts, [len(part) for part in parts], data, read)
+
+
+def _plain(value):
+    return tuple(value.tolist()) if isinstance(value, np.ndarray) else value
+
+
+def _moments(facts, normalize):
+    """Return (mean, std), float32, as the key data.normalize asks."""
+    mean, std = facts.mean, facts.std
+    if normalize == "published" and facts.published_mean is not None:
+        mean, std = facts.published_mean, facts.published_std
+    elif normalize == "none":
+        mean, std = np.zeros(facts.shape[0]), np.ones(facts.shape[0])
+    return np.asarray(mean, np.float32), np.asarray(std, np.float32)

@@ -1,0 +1,649 @@
+"""Partition, shards, sources and loader."""
+
+import hashlib
+import json
+import resource
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mpiconsensus.data import partition, shards, source
+from mpiconsensus.data.loader import Loader, split
+from mpiconsensus.data.manifest import Facts, file_name
+from mpiconsensus.data.shards import Shard, open_shards, write_shards
+from mpiconsensus.data.source import open_source, open_test
+from mpiconsensus.errors import UserError
+
+IMAGES = Facts(
+    "pictures", (3, 5, 4), ("cat", "dog", "ship"), 1 / 255, "crop-flip", "free", "nobody", "data_prep/cifar10.py"
+)
+FEATURES = Facts("table", (6,), ("no", "yes"), 1.0, "none", "free", "nobody", "data_prep/libsvm.py")
+
+
+def samples(facts, count, seed=0):
+    random = np.random.default_rng(seed)
+    if len(facts.shape) == 3:
+        x = random.integers(0, 256, (count, *facts.shape), dtype=np.uint8)
+    else:
+        x = random.normal(3, 2, (count, *facts.shape)).astype(np.float32)
+    return Shard(x, random.integers(0, facts.classes, count), np.arange(count) * 2)
+
+
+def recipe(**changes):
+    return {"partition": "iid", "seed": 1, "powers": None, "sources": {"raw": "00"}, "options": {}} | changes
+
+
+def write(out, facts=IMAGES, count=23, n=3, powers=None, data_seed=0):
+    train, test = samples(facts, count, data_seed), samples(facts, 7, data_seed + 1)
+    parts = partition.divide(count, n, 1, powers)
+    write_shards(out, recipe(powers=powers), facts, train, test, parts)
+    return train, test
+
+
+def job_data(**keys):
+    return SimpleNamespace(**({"dataset": "digits", "shards": "", "normalize": "published", "augment": "auto"} | keys))
+
+
+def same(a, b):
+    return all(left.dtype == right.dtype and np.array_equal(left, right) for left, right in zip(a, b, strict=True))
+
+
+# Partition
+
+
+@given(st.integers(1, 12), st.data())
+def test_a_division_gives_every_sample_once_in_proportion(n, data):
+    powers = data.draw(st.none() | st.lists(st.floats(0.01, 100), min_size=n, max_size=n))
+    count = data.draw(st.integers(n, 400))
+    seed = data.draw(st.integers(0, 2**40))
+    parts = partition.divide(count, n, seed, powers)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(count))
+    assert all(part.dtype == np.int64 and len(part) and np.all(np.diff(part) > 0) for part in parts)
+    weights = [Fraction(p) for p in powers or [1] * n]
+    shares = [count * w / sum(weights) for w in weights]
+    if min(shares) >= 1:
+        assert all(abs(len(part) - share) < 1 for part, share in zip(parts, shares))
+    if powers is None:
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("count", "n", "powers", "expected"),
+    [
+        (10, 4, None, [3, 3, 2, 2]),
+        (10, 3, [1, 1, 2], [3, 2, 5]),
+        (7, 3, [3, 2, 2], [3, 2, 2]),
+        (10, 3, [0.1, 0.1, 0.1], [4, 3, 3]),
+        (10, 3, [1, 1000, 1], [1, 8, 1]),
+        (3, 3, [1, 5, 1e300], [1, 1, 1]),
+        (5, 1, [7], [5]),
+    ],
+)
+def test_sizes_by_hand(count, n, powers, expected):
+    assert partition.sizes(count, n, powers) == expected
+    assert [len(part) for part in partition.divide(count, n, 3, powers)] == expected
+
+
+def test_a_division_depends_on_the_seed_alone():
+    first, again, other = (partition.divide(100, 4, seed) for seed in (5, 5, 6))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again))
+    assert not all(np.array_equal(a, b) for a, b in zip(first, other))
+    # Random, not consecutive blocks.
+    assert np.any(np.diff(first[0]) > 1)
+
+
+@pytest.mark.parametrize(
+    ("count", "n", "powers", "words"),
+    [
+        (3, 4, None, ["fewer samples than vertices", "3", "4"]),
+        (9, 3, [1, 2], ["2 powers", "3 vertices"]),
+        (9, 2, [1, 0], ["vertex 1", "0", "positive"]),
+        (9, 2, [-2.0, 1], ["vertex 0", "-2.0"]),
+        (9, 2, [1, float("nan")], ["vertex 1", "nan"]),
+        (9, 2, [1, float("inf")], ["vertex 1", "inf"]),
+    ],
+)
+def test_impossible_divisions_are_named(count, n, powers, words):
+    with pytest.raises(UserError) as error:
+        partition.divide(count, n, 1, powers)
+    assert all(word in str(error.value) for word in words)
+
+
+# Shards
+
+
+@pytest.mark.parametrize("facts", [IMAGES, FEATURES])
+def test_shards_come_back_as_they_were_written(tmp_path, facts):
+    train, test = write(tmp_path / "set", facts, count=31, n=4, powers=[1, 2, 1, 3])
+    found = open_shards(tmp_path / "set")
+    loaded = [found.load(vertex) for vertex in range(4)]
+    assert [len(shard.y) for shard in loaded] == found.sizes == partition.sizes(31, 4, [1, 2, 1, 3])
+    order = np.argsort(np.concatenate([shard.id for shard in loaded]))
+    together = Shard(*(np.concatenate([shard[field] for shard in loaded])[order] for field in range(3)))
+    assert same(together, train) and same(found.load_test(), test)
+    assert all(np.all(np.diff(shard.id) > 0) for shard in loaded)
+
+
+def test_the_file_is_laid_out_as_documented(tmp_path):
+    facts = IMAGES._replace(published_mean=(0.1, 0.2, 0.3), published_std=(1.0, 2.0, 3.0))
+    train, _ = write(tmp_path / "set", facts)
+    with h5py.File(tmp_path / "set" / "shard-0001.h5") as file:
+        assert {name: file[name].dtype for name in file} == {"x": np.uint8, "y": np.int64, "id": np.int64}
+        assert all(file[name].id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS for name in file)
+        digest = hashlib.sha256(b"".join(file[name][()].tobytes() for name in ("x", "y", "id"))).hexdigest()
+        expected = {
+            "format": "mpiconsensus shard",
+            "version": 1,
+            "dataset": "pictures",
+            "split": "train",
+            "vertex": 1,
+            "of": 3,
+        }
+        expected |= {"partition": "iid", "seed": 1, "scale": 1 / 255, "sha256": digest}
+        assert {name: file.attrs[name] for name in expected} == expected
+        assert list(file.attrs["class_names"]) == ["cat", "dog", "ship"]
+        scaled = train.x.astype(np.float64) / 255
+        np.testing.assert_allclose(file.attrs["mean"], scaled.mean(axis=(0, 2, 3)), rtol=1e-13)
+        np.testing.assert_allclose(file.attrs["std"], scaled.std(axis=(0, 2, 3)), rtol=1e-13)
+        assert list(file.attrs["published_mean"]) == [0.1, 0.2, 0.3] and list(file.attrs["published_std"]) == [1, 2, 3]
+    with h5py.File(tmp_path / "set" / "test.h5") as file:
+        assert file.attrs["split"] == "test" and file.attrs["vertex"] == -1
+    manifest = json.loads((tmp_path / "set" / "manifest.json").read_text())
+    for name, digests in manifest["files"].items():
+        assert hashlib.sha256((tmp_path / "set" / name).read_bytes()).hexdigest() == digests["sha256"]
+    assert sorted(manifest["files"]) == ["shard-0000.h5", "shard-0001.h5", "shard-0002.h5", "test.h5"]
+
+
+def test_many_features_and_many_shards_have_room(tmp_path):
+    wide = FEATURES._replace(shape=(20000,))
+    write(tmp_path / "set", wide, count=2, n=1)
+    assert open_shards(tmp_path / "set").load(0).x.shape == (2, 20000)
+    assert [file_name(7, 9), file_name(7, 10000), file_name(7, 10001)] == [
+        "shard-0007.h5",
+        "shard-0007.h5",
+        "shard-00007.h5",
+    ]
+
+
+def test_computed_moments_are_those_of_numpy_and_divide():
+    x = samples(FEATURES, 5000).x
+    x[:, 2] = 4
+    mean, std = shards.moments(x, 1.0)
+    np.testing.assert_allclose(mean, x.mean(axis=0, dtype=np.float64), rtol=1e-13)
+    np.testing.assert_allclose(np.delete(std, 2), np.delete(x.astype(np.float64).std(axis=0), 2), rtol=1e-13)
+    assert std[2] == 1
+
+
+def test_a_vertex_reads_its_own_file_alone(tmp_path):
+    write(tmp_path / "set", n=4)
+    whole = open_shards(tmp_path / "set").load(2)
+    (tmp_path / "set" / "shard-0000.h5").write_bytes(b"poison")
+    (tmp_path / "set" / "shard-0001.h5").unlink()
+    (tmp_path / "set" / "shard-0003.h5").unlink()
+    (tmp_path / "set" / "test.h5").unlink()
+    alone = open_source(job_data(shards=str(tmp_path / "set")), 4, [], 1)
+    assert same(alone.load(2), whole)
+    for vertex in (0, 1, 3):
+        with pytest.raises(UserError, match=f"shard-000{vertex}.h5"):
+            alone.load(vertex)
+    with pytest.raises(UserError, match="test.h5"):
+        alone.load_test()
+
+
+def _set(name, value):
+    def change(path):
+        with h5py.File(path, "r+") as file:
+            file.attrs[name] = value
+
+    return change
+
+
+def _replace(name, function):
+    """Replace a dataset by function(values), and make the sha256 attribute fit it."""
+
+    def change(path):
+        with h5py.File(path, "r+") as file:
+            values = function(file[name][()])
+            del file[name]
+            file[name] = values
+            file.attrs["sha256"] = hashlib.sha256(b"".join(file[n][()].tobytes() for n in ("x", "y", "id"))).hexdigest()
+
+    return change
+
+
+def _first(value):
+    def function(values):
+        values.reshape(-1)[0] = value
+        return values
+
+    return function
+
+
+def _elsewhere(path):
+    """Let x be a link to the same samples in another file."""
+    other = path.parent / "other.h5"
+    other.write_bytes(path.read_bytes())
+    with h5py.File(path, "r+") as file:
+        del file["x"]
+        file["x"] = h5py.ExternalLink(str(other), "x")
+
+
+def _virtual(path):
+    other = path.parent / "other.h5"
+    other.write_bytes(path.read_bytes())
+    with h5py.File(path, "r+") as file:
+        layout = h5py.VirtualLayout(file["x"].shape, file["x"].dtype)
+        layout[...] = h5py.VirtualSource(str(other), "x", file["x"].shape)
+        del file["x"]
+        file.create_virtual_dataset("x", layout)
+
+
+def _huge(path):
+    """Claim 24 TB of samples, none of which is stored."""
+    with h5py.File(path, "r+") as file:
+        del file["x"]
+        file.create_dataset("x", (10**12, 6), "<f4", chunks=(1000, 6))
+
+
+def _drop(name):
+    def change(path):
+        with h5py.File(path, "r+") as file:
+            del file[name]
+
+    return change
+
+
+DAMAGES = {
+    "missing": (lambda path: path.unlink(), "missing"),
+    "empty": (lambda path: path.write_bytes(b""), "HDF5"),
+    "web page": (lambda path: path.write_bytes(b"<html>" * 999), "HDF5"),
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-50]), "HDF5"),
+    "format": (_set("format", "table"), "format is table"),
+    "version": (_set("version", 2), "version is 2, expected 1"),
+    "data set": (_set("dataset", "digits"), "dataset is digits, expected"),
+    "split": (_set("split", "test"), "split is test, expected train"),
+    "vertex": (_set("vertex", 0), "vertex is 0, expected 1"),
+    "of": (_set("of", 9), "of is 9, expected 3"),
+    "seed": (_set("seed", 2), "seed is 2, expected 1"),
+    "array for a number": (_set("of", [3, 3]), "of is"),
+    "no labels": (_drop("y"), "no dataset 'y'"),
+    "a group": (lambda path: (_drop("y")(path), h5py.File(path, "r+").create_group("y")), "no dataset 'y'"),
+    "external link": (_elsewhere, "no dataset 'x' of its own"),
+    "virtual": (_virtual, "no dataset 'x' of its own"),
+    "huge": (_huge, "x is float32 (1000000000000, 6), expected float32 (8, 6)"),
+    "x type": (_replace("x", lambda x: x.astype(np.float64)), "x is float64"),
+    "x shape": (_replace("x", lambda x: x[:-1]), "expected float32 (8, 6)"),
+    "y shape": (_replace("y", lambda y: y[:, None]), "y is int64 (8, 1), expected"),
+    "y type": (_replace("y", lambda y: y.astype(np.int32)), "y is int32"),
+    "label high": (_replace("y", _first(2)), "labels go from 0 to 2, allowed are 0 to 1"),
+    "label low": (_replace("y", _first(-1)), "labels go from -1"),
+    "not a number": (_replace("x", _first(np.nan)), "not finite"),
+    "infinite": (_replace("x", _first(np.inf)), "not finite"),
+    "id": (_replace("id", lambda ids: ids[::-1].copy()), "id does not ascend"),
+    "another sample": (_replace("x", _first(0.5)), "sha256"),
+    "attribute": (_set("sha256", "0" * 64), "sha256"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_shard_is_named(tmp_path, damage):
+    change, words = DAMAGES[damage]
+    write(tmp_path / "set", FEATURES)
+    change(tmp_path / "set" / "shard-0001.h5")
+    with pytest.raises(UserError) as error:
+        open_shards(tmp_path / "set").load(1)
+    assert "shard-0001.h5" in str(error.value) and words in str(error.value) and "data_prep" in str(error.value)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_an_altered_byte_is_refused_or_harmless(tmp_path, data):
+    if not (tmp_path / "set").exists():
+        write(tmp_path / "set", FEATURES)
+    path = tmp_path / "set" / "shard-0002.h5"
+    kept = path.with_suffix(".kept")
+    if not kept.exists():
+        kept.write_bytes(path.read_bytes())
+    content = bytearray(kept.read_bytes())
+    path.write_bytes(content)
+    good = open_shards(tmp_path / "set").load(2)
+    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(content)
+    try:
+        assert same(open_shards(tmp_path / "set").load(2), good)
+    except UserError as error:
+        assert "shard-0002.h5" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("format", "log", "not a manifest of shards"),
+        ("version", 7, "version 7"),
+        ("dataset", None, "dataset"),
+        ("dataset", 5, "dataset"),
+        ("shards", 4, "sizes"),
+        ("seed", True, "seed = True"),
+        ("sizes", [8, 8, 0], "sizes"),
+        ("sizes", [8, 8, 7.5], "sizes"),
+        ("test_size", 0, "test_size"),
+        ("shape", [3, 5], "shape"),
+        ("class_names", ["cat"], "class_names"),
+        ("mean", [0.5, 0.5], "mean is not 3"),
+        ("mean", [0.5, 0.5, float("nan")], "mean is not 3"),
+        ("std", [0.5, 0.5, 0], "std"),
+        ("published_mean", [0.5, 0.5, 0.5], "published_std"),
+        ("scale", 0.0, "scale"),
+        ("files", {}, "shard-0000.h5"),
+    ],
+)
+def test_a_wrong_manifest_is_named(tmp_path, field, value, words):
+    write(tmp_path / "set")
+    path = tmp_path / "set" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest[field] = value
+    if value is None:
+        del manifest[field]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UserError) as error:
+        open_shards(tmp_path / "set")
+    assert "manifest.json" in str(error.value) and words in str(error.value)
+
+
+def test_a_directory_without_a_manifest_is_no_set(tmp_path):
+    with pytest.raises(UserError, match="no such directory"):
+        open_shards(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"holds no manifest\.json"):
+        open_shards(tmp_path)
+    for content in (b"{", b"[]", b"\xff\xfe", b""):
+        (tmp_path / "manifest.json").write_bytes(content)
+        with pytest.raises(UserError, match=r"manifest\.json"):
+            open_shards(tmp_path)
+
+
+@pytest.mark.parametrize("n_written", [0, 1, 3])
+def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch, n_written):
+    real, calls = shards._encode, []
+
+    def encode(*args):
+        if len(calls) == n_written:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return real(*args)
+
+    monkeypatch.setattr(shards, "_encode", encode)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "set")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_nothing(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20000, hard))
+    try:
+        with pytest.raises(UserError, match=r"set: the shards cannot be written \(File too large\)"):
+            write(tmp_path / "set", count=2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_holds_something_is_not_overwritten(tmp_path):
+    (tmp_path / "set").mkdir()
+    write(tmp_path / "set")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "set").iterdir()}
+    with pytest.raises(UserError, match="cannot be written"):
+        write(tmp_path / "set", data_seed=5)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "set").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_samples_that_do_not_fit_are_not_written(tmp_path):
+    for change in ({"y": np.full(9, 3)}, {"x": np.zeros((9, 3, 5, 5), np.uint8)}, {"id": np.zeros(9, np.int64)}):
+        train = samples(IMAGES, 9)._replace(**change)
+        with pytest.raises(UserError):
+            write_shards(tmp_path / "set", recipe(), IMAGES, train, samples(IMAGES, 3), partition.divide(9, 2, 1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_set_is_recognised(tmp_path):
+    out = tmp_path / "set"
+    assert not shards.already_written(out, recipe(), IMAGES, 3)
+    out.mkdir()
+    assert not shards.already_written(out, recipe(), IMAGES, 3)
+    write(out)
+    assert shards.already_written(out, recipe(), IMAGES, 3)
+    for changed, n, words in [
+        (recipe(), 4, "shards is 3, asked for is 4"),
+        (recipe(seed=2), 3, "seed is 1, asked for is 2"),
+        (recipe(powers=[1, 2, 3]), 3, "powers is None, asked for is"),
+        (recipe(sources={"raw": "01"}), 3, "sources is of other files"),
+        (recipe(options={"test_fraction": 0.1}), 3, "options"),
+    ]:
+        with pytest.raises(UserError) as error:
+            shards.already_written(out, changed, IMAGES, n)
+        assert words in str(error.value) and "another OUT" in str(error.value)
+    with pytest.raises(UserError, match="dataset"):
+        shards.already_written(out, recipe(), IMAGES._replace(dataset="other"), 3)
+    (out / "shard-0001.h5").write_bytes((out / "shard-0000.h5").read_bytes())
+    with pytest.raises(UserError, match=r"shard-0001\.h5 is missing or altered"):
+        shards.already_written(out, recipe(), IMAGES, 3)
+    (out / "manifest.json").unlink()
+    with pytest.raises(UserError, match="not a set of shards"):
+        shards.already_written(out, recipe(), IMAGES, 3)
+
+
+# Sources
+
+
+def test_a_source_of_shards_says_what_it_holds(tmp_path):
+    facts = IMAGES._replace(published_mean=(0.1, 0.2, 0.3), published_std=(1.0, 2.0, 3.0))
+    train, test = write(tmp_path / "set", facts)
+    found = {
+        key: open_source(job_data(shards=str(tmp_path / "set"), normalize=key), 3, [], 1)
+        for key in ("published", "computed", "none")
+    }
+    one = found["published"]
+    assert (one.name, one.shape, one.classes, one.class_names) == ("pictures", (3, 5, 4), 3, ("cat", "dog", "ship"))
+    assert (one.sizes, one.scale, one.augment, one.licence, one.citation) == (
+        [8, 8, 7],
+        1 / 255,
+        "crop-flip",
+        "free",
+        "nobody",
+    )
+    assert one.mean.dtype == one.std.dtype == np.float32
+    assert one.mean.tolist() == np.float32([0.1, 0.2, 0.3]).tolist() and one.std.tolist() == [1, 2, 3]
+    np.testing.assert_allclose(found["computed"].mean, (train.x / 255).mean(axis=(0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(found["computed"].std, (train.x / 255).std(axis=(0, 2, 3)), rtol=1e-6)
+    assert found["none"].mean.tolist() == [0, 0, 0] and found["none"].std.tolist() == [1, 1, 1]
+    assert same(one.load_test(), test)
+
+
+def test_published_constants_give_way_to_computed_where_there_are_none(tmp_path):
+    train, _ = write(tmp_path / "set", FEATURES)
+    one = open_source(job_data(shards=str(tmp_path / "set")), 3, [], 1)
+    np.testing.assert_allclose(one.mean, train.x.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(one.std, train.x.std(axis=0), rtol=1e-5)
+    assert one.augment == "none"
+
+
+def test_another_number_of_shards_than_vertices_is_named(tmp_path):
+    write(tmp_path / "set")
+    with pytest.raises(UserError) as error:
+        open_source(job_data(shards=str(tmp_path / "set")), 5, [], 1)
+    for words in ("3 shards", "5 vertices", "python data_prep/cifar10.py RAW OUT --shards 5", "topology.graph=ring:3"):
+        assert words in str(error.value)
+
+
+def test_shards_must_be_in_proportion_to_the_powers_asked_for(tmp_path):
+    write(tmp_path / "set", n=3, powers=[1, 2, 1])
+    data = job_data(shards=str(tmp_path / "set"))
+    assert open_source(data, 3, [2, 4, 2], 1).sizes == open_source(data, 3, [], 1).sizes
+    with pytest.raises(UserError, match=r"--shards 3 --powers 1,2,3`"):
+        open_source(data, 3, [1, 2, 3], 1)
+
+
+def test_the_test_samples_are_there_whatever_the_number_of_shards(tmp_path):
+    _, test = write(tmp_path / "set", n=3, powers=[1, 2, 1])
+    one, found = open_test(job_data(shards=str(tmp_path / "set")))
+    assert one.name == "pictures" and same(found, test)
+    one, found = open_test(job_data(dataset="mushrooms"))
+    assert one.classes == 2 and found.x.shape == (1625, 112)
+
+
+def test_the_key_augment_overrules_and_needs_images(tmp_path):
+    assert open_source(job_data(augment="crop"), 2, [], 1).augment == "crop"
+    assert open_source(job_data(), 2, [], 1).augment == "none"
+    with pytest.raises(UserError, match="mushrooms has 112 features"):
+        open_source(job_data(dataset="mushrooms", augment="flip"), 2, [], 1)
+    with pytest.raises(UserError, match="Did you mean 'digits'"):
+        open_source(job_data(dataset="digit"), 2, [], 1)
+
+
+def whole(name):
+    one = open_source(job_data(dataset=name), 1, [], 1)
+    train, test = one.load(0), one.load_test()
+    order = np.argsort(np.concatenate([train.id, test.id]))
+    return one, train, Shard(*(np.concatenate([train[field], test[field]])[order] for field in range(3)))
+
+
+def test_the_embedded_digits_are_the_digits():
+    one, train, everything = whole("digits")
+    assert everything.id.tolist() == list(range(1797)) and len(train.y) == 1437
+    assert np.bincount(everything.y).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert everything.x.dtype == np.uint8 and everything.x.shape == (1797, 1, 8, 8) == (1797, *one.shape)
+    assert everything.x.min() == 0 and everything.x.max() == 16 and one.scale == 1 / 16
+    # The first image of the data set, a zero, as its table prints it.
+    assert everything.y[0] == 0 and everything.x[0, 0, 0].tolist() == [0, 0, 5, 13, 9, 1, 0, 0]
+    scaled = train.x.astype(np.float64) / 16
+    np.testing.assert_allclose([one.mean[0], one.std[0]], [scaled.mean(), scaled.std()], rtol=1e-6)
+    assert one.classes == 10 and "CC BY" in one.licence and "Alpaydin" in one.citation
+
+
+def test_the_embedded_mushrooms_are_the_mushrooms():
+    one, train, everything = whole("mushrooms")
+    assert everything.id.tolist() == list(range(8124)) and len(train.y) == 6499
+    counts = dict(zip(one.class_names, np.bincount(everything.y).tolist(), strict=True))
+    assert counts == {"poisonous": 3916, "edible": 4208}
+    assert everything.x.dtype == np.float32 and everything.x.shape == (8124, 112) == (8124, *one.shape)
+    # 22 attributes, one of which is missing for some rows, each as indicators; 21 ones a row.
+    assert set(np.unique(everything.x)) == {0, 1} and set(everything.x.sum(axis=1)) == {21}
+    # The first row of the published file.
+    ones = [6, 8, 15, 21, 29, 33, 34, 37, 42, 50, 53, 57, 67, 76, 78, 81, 84, 86, 93, 103, 111]
+    assert (np.flatnonzero(everything.x[0]) + 1).tolist() == ones and everything.y[0] == 0
+    np.testing.assert_allclose(one.mean, train.x.mean(axis=0, dtype=np.float64), rtol=1e-6)
+    assert "CC BY" in one.licence and "Schlimmer" in one.citation and one.scale == 1
+
+
+def test_the_embedded_files_are_small():
+    assert sum(path.stat().st_size for path in (Path(source.__file__).parent / "embedded").glob("*.h5")) < 300_000
+
+
+def test_embedded_data_are_divided_in_proportion():
+    powers = [1, 2, 1, 4]
+    one = open_source(job_data(), 4, powers, 7)
+    loaded = [one.load(vertex) for vertex in range(4)]
+    everything = open_source(job_data(), 1, [], 1).load(0)
+    assert [len(shard.y) for shard in loaded] == one.sizes == partition.sizes(1437, 4, powers)
+    ids = np.concatenate([shard.id for shard in loaded])
+    assert sorted(ids) == everything.id.tolist()
+    by_id = dict(zip(everything.id.tolist(), zip(everything.x, everything.y)))
+    for shard in loaded:
+        assert all(
+            np.array_equal(by_id[i][0], x) and by_id[i][1] == y for x, y, i in zip(shard.x, shard.y, shard.id.tolist())
+        )
+    assert not np.array_equal(one.load(0).id, open_source(job_data(), 4, powers, 8).load(0).id)
+    with pytest.raises(UserError, match="fewer samples than vertices"):
+        open_source(job_data(), 1438, [], 1)
+
+
+def test_sources_are_light():
+    code = (
+        "import sys, mpiconsensus.data.source, mpiconsensus.data.loader\n"
+        "print({'torch', 'mpi4py', 'scipy', 'networkx'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+# Loader
+
+
+def shard_of(count):
+    return Shard(
+        np.arange(count, dtype=np.uint8).reshape(-1, 1, 1, 1) * np.ones((1, 1, 2, 2), np.uint8),
+        np.arange(count),
+        np.arange(count),
+    )
+
+
+@given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 2**40), st.integers(0, 100), st.integers(0, 5))
+def test_a_pass_draws_no_sample_twice(count, batch_size, seed, vertex, number):
+    loader = Loader(shard_of(count), batch_size, seed, vertex)
+    assert loader.batch_size == min(batch_size, count) and loader.batches_per_pass == count // loader.batch_size
+    drawn = []
+    for k in range(loader.batches_per_pass):
+        x, y = loader.batch(number * loader.batches_per_pass + k)
+        assert x.shape == (loader.batch_size, 1, 2, 2) and x.dtype == np.uint8 and y.dtype == np.int64
+        assert np.array_equal(x[:, 0, 1, 1], y)
+        drawn += y.tolist()
+    assert len(drawn) == len(set(drawn)) == count - count % loader.batch_size
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=30))
+def test_a_batch_is_a_function_of_its_count(counts):
+    shard = shard_of(23)
+    straight = Loader(shard, 4, 9, 2)
+    expected = [straight.batch(count)[1].copy() for count in range(61)]
+    loader = Loader(shard, 4, 9, 2)
+    for count in counts:
+        assert loader.batch(count)[1].tolist() == expected[count].tolist()
+
+
+def test_every_pass_and_vertex_and_seed_has_its_own_order():
+    def order(seed, vertex, number):
+        loader = Loader(shard_of(20), 20, seed, vertex)
+        return tuple(loader.batch(number)[1].tolist())
+
+    assert len({order(1, 0, 0), order(1, 0, 1), order(1, 1, 0), order(2, 0, 0)}) == 4
+    # Those that a pass leaves out come in others.
+    loader = Loader(shard_of(7), 4, 1, 0)
+    assert {int(y) for count in range(20) for y in loader.batch(count)[1]} == set(range(7))
+
+
+def test_a_batch_is_overwritten_by_the_next_and_the_shard_is_not():
+    shard = shard_of(12)
+    loader = Loader(shard, 3, 1, 0)
+    x, y = loader.batch(0)
+    again = loader.batch(1)
+    assert again[0] is x and again[1] is y
+    x[:] = 99
+    assert same(shard, shard_of(12))
+
+
+@given(st.integers(1, 60), st.floats(0, 0.9))
+def test_a_held_out_part_and_the_rest_are_the_shard(count, fraction):
+    shard = shard_of(count)
+    train, held = split(shard, fraction, 3, 1)
+    assert sorted([*train.id, *held.id]) == list(range(count)) and len(train.y) >= 1
+    expected = 0 if fraction == 0 or count == 1 else max(1, round(fraction * count))
+    assert len(held.y) == min(expected, count - 1)
+    for part in (train, held):
+        assert np.array_equal(part.x[:, 0, 0, 0], part.y) and np.array_equal(part.y, part.id)
+        assert np.all(np.diff(part.id) > 0)
+    assert same(split(shard, fraction, 3, 1)[1], held)
+
+
+def test_held_out_parts_are_random_and_cost_nothing_where_nothing_is_held_out():
+    shard = shard_of(40)
+    held = [tuple(split(shard, 0.5, seed, vertex)[1].id.tolist()) for seed, vertex in [(1, 0), (1, 1), (2, 0)]]
+    assert len(set(held)) == 3
+    assert split(shard, 0.0, 1, 0)[0] is shard
