@@ -48,7 +48,7 @@ class Network:
     def __init__(self, graph="auto", comm=None, **options):
         unknown = set(options) - set(OPTIONS)
         if unknown:
-            word = sorted(unknown)[0]
+            word = min(unknown)
             raise UserError(f"Network has no option {word!r}; options are {', '.join(OPTIONS)}.{did_you_mean(word, OPTIONS)}")
         values = {OPTIONS[word]: value for word, value in options.items()}
         values["topology.graph"] = graph

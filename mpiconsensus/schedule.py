@@ -64,7 +64,6 @@ class Round:
 class Mean:
     """The round J = 11'/n: every vertex takes the average over all; an ordered reduction, not a walk over edges."""
 
-    rows = {}
     keeps_mean = True
 
     def matrix(self, n):

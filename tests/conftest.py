@@ -26,7 +26,7 @@ def environment(**changes):
 def run(*words, cwd=None, timeout=120, **changes):
     """Run a program and return the CompletedProcess, its output as text."""
     words = [str(w) for w in words]
-    return subprocess.run(words, cwd=cwd, env=environment(**changes), capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(words, cwd=cwd, env=environment(**changes), capture_output=True, text=True, timeout=timeout, check=False)
 
 
 def mpirun(ranks, *words, cwd=None, timeout=240, **changes):

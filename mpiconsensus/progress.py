@@ -1,0 +1,69 @@
+"""What a run says on the terminal: a header, a line an epoch, a closing table. Rank 0 alone speaks.
+
+Plain lines, the same on a terminal and in a file; a copy goes to stdout.log in the run directory.
+"""
+
+from mpiconsensus import report
+from mpiconsensus.runlog import Run
+
+WIDTHS = (5, 8, 15, 12, 9, 9, 9, 8)
+
+
+class Progress:
+    """Lines to standard output and to stdout.log of the run directory."""
+
+    def __init__(self, directory):
+        self.file = (directory / "stdout.log").open("w")
+
+    def say(self, line=""):
+        print(line, flush=True)
+        self.file.write(line + "\n")
+        self.file.flush()
+
+    def header(self, facts, wiring, plan, trainer):
+        job, source = trainer.job, trainer.source
+        sizes = sorted(set(source.sizes))
+        shards = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+        self.say(f"mpiconsensus {facts['mpiconsensus']}")
+        self.say(f"graph      {wiring.spec}, {wiring.n} vertices, {len(wiring.edges)} edges; {wiring.weights} weights, |lambda_2| = {wiring.second_modulus:.4f}")
+        self.say(f"data       {source.name}, {sum(source.sizes)} training samples, {shards} a vertex; they stay at their vertex")
+        self.say(f"model      {facts['model']}, {facts['parameters']:,} parameters; buffers {job.model.buffers}, momentum {job.training.momentum_policy}")
+        self.say(f"algorithm  {describe_algorithm(job)}")
+        self.say(f"training   {job.training.optimizer}, lr {job.training.lr:g}, batch {job.training.batch_size} a vertex, {trainer.steps_per_epoch} steps an epoch")
+        self.say(f"runs on    {facts['ranks']} rank{'s' * (facts['ranks'] > 1)} x {facts['threads']} thread{'s' * (facts['threads'] > 1)}, {facts['nodes']} node{'s' * (facts['nodes'] > 1)}, {facts['device']}; transport {facts['transport']}; {facts['mpi']}")
+        where = "held-out samples" if job.evaluation.validation_fraction else f"{plan.samples} test samples"
+        every = "every epoch" if plan.every == 1 else f"every {plan.every} epochs"
+        self.say(f"evaluation {where}, {every}; all test samples at the end")
+        self.say()
+        self._row(report.EPOCH)
+
+    def epoch(self, row):
+        """Print the line of an epoch; `row` as report.epochs makes them."""
+        self._row(report.epoch_cells(row))
+
+    def _row(self, cells):
+        self.say("  ".join(f"{cell:>{width}}" for cell, width in zip(cells, WIDTHS, strict=True)))
+
+    def close(self, directory):
+        """Print the closing table from the assembled log, and where everything lies."""
+        self.say()
+        for line in report.plain_lines(["closing evaluation", ""], report.closing_rows(report.summary(Run(directory)))):
+            self.say(line)
+        self.say()
+        self.say(f"log     {directory}/run.h5 (mpiconsensus report {directory})")
+        self.say(f"models  {directory}/model (mpiconsensus export {directory} --vertex mean)")
+        self.file.close()
+
+
+def describe_algorithm(job):
+    """Return the algorithm and the keys that matter to it, in one line."""
+    a = job.algorithm
+    keys = {
+        "consensus": f"order {a.order}, period {a.period}, rounds {a.rounds}" + (f", mix {a.mix}" if isinstance(a.period, list) else ""),
+        "gossip": f"order {a.order}, period {a.period}, pairs {a.pairs}",
+        "local-sgd": f"tau {a.tau}",
+        "one-shot": "one average, at the end",
+        "allreduce": f"gradients, {job.transport.reduction} reduction",
+    }
+    return f"{a.name}: {keys[a.name]}"
+

@@ -1,0 +1,70 @@
+"""Run under mpirun: train 8 vertices with every algorithm and write each vertex's parameters to the directory argv[1].
+
+With argv[2] = "network" the transport is neighbor, "staged" neighbor through host copies, else what auto picks.
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from synthetic import source
+
+from mpiconsensus import config, transport
+from mpiconsensus.runtime import World
+from mpiconsensus.training import Trainer
+from mpiconsensus.wiring import wire
+
+N = 8
+UNEVEN = {"algorithm.period": [1, 2, 1, 3, 1, 2, 1, 1], "algorithm.train_every": [1, 1, 2, 1, 1, 2, 1, 1]}
+DIGITS = {"model.name": "digits-cnn", "training.max_steps": 50}
+RESNET = {"model.name": "resnet20", "training.max_steps": 20}
+CASES = {
+    "atc": {},
+    "cta": {"algorithm.order": "cta", "algorithm.rounds": 2},
+    "dpsgd": {"algorithm.order": "dpsgd", "training.momentum_policy": "mixed"},
+    "mutual": UNEVEN,
+    "thesis": {**UNEVEN, "algorithm.mix": "thesis"},
+    "gossip": {"algorithm.name": "gossip", "algorithm.pairs": 5, "training.momentum_policy": "reset"},
+    "local-sgd": {"algorithm.name": "local-sgd", "algorithm.tau": 3, "model.buffers": "mixed"},
+    "one-shot": {"algorithm.name": "one-shot"},
+    "allreduce": {"algorithm.name": "allreduce", "training.clip": 1.0},
+}
+DIGITS_ONLY = {
+    "buffers mixed": {"model.buffers": "mixed", "algorithm.order": "dpsgd"},
+    "buffers reset": {"model.buffers": "reset", "algorithm.period": 5},
+    "adam mixed": {"training.optimizer": "adam", "training.lr": 0.001, "training.momentum_policy": "mixed"},
+    "torch": {"training.arithmetic": "torch", "training.momentum_policy": "mixed", "algorithm.order": "dpsgd"},
+    "independent": {"training.init": "independent", "algorithm.name": "gossip", "algorithm.order": "dpsgd", "algorithm.pairs": 3},
+}
+
+
+def main(out, how):
+    world = World.start()
+    torch.set_num_threads(1)
+    if how == "staged":
+        transport.BY_NAME["neighbor"] = partial(transport.BY_NAME["neighbor"], staged=True)
+    digits = source(N, each=20)
+    images = source(N, (3, 32, 32), each=20, augment="crop-flip")
+    jobs = [(f"digits {name}", {**DIGITS, **case}, digits) for name, case in {**CASES, **DIGITS_ONLY}.items()]
+    # The wide rows of this one are summed in several pieces.
+    jobs.append(("fashion dpsgd", {"model.name": "fashion-cnn", "algorithm.order": "dpsgd", "training.max_steps": 5}, source(N, (1, 28, 28))))
+    if how == "auto":
+        jobs += [(f"resnet {name}", {**RESNET, **case}, images) for name, case in CASES.items()]
+    for name, case, data in jobs:
+        values = {"topology.graph": f"circulant:{N},3", "training.batch_size": 4, "training.epochs": 40, "training.lr": 0.02, **case}
+        if how != "auto" and world.comm:
+            values["transport.name"] = "neighbor"
+        job = config.Job({key: config.check(config.find(key), value) for key, value in values.items()})
+        trainer = Trainer(job, world, wire(job.topology, world), data)
+        while trainer.k < trainer.total_steps:
+            trainer.step()
+        for i, vertex in enumerate(trainer.hosted):
+            state = trainer.block.modules[i].state_dict()
+            row = np.concatenate([t.double().numpy().ravel() for t in state.values()])
+            np.save(Path(out) / f"{name}-{vertex}.npy", row)
+        trainer.close()
+
+
+main(*sys.argv[1:3])

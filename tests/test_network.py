@@ -1,0 +1,136 @@
+"""A user's own loop with `Network`, under a real mpirun, against torch.optim and a matrix of weights in this process."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, mpirun, run
+from reference.matrix import weights
+
+from mpiconsensus import Network
+from mpiconsensus.errors import UserError
+
+SCRIPT = ROOT / "tests" / "mpi" / "loop.py"
+RING = weights(4, [(0, 1), (1, 2), (2, 3), (0, 3)])
+
+
+def loop(ranks=4, **options):
+    done = mpirun(ranks, SCRIPT, json.dumps({"graph": "ring", **options}))
+    assert done.returncode == 0, done.stderr
+    return sorted((json.loads(line) for line in done.stdout.splitlines()), key=lambda o: o["vertex"])
+
+
+def replay(outs, mix, gradients_averaged=False, order="atc"):
+    """Train the same models on the same batches in one process; mix(k) gives W_k, or None."""
+    models, optimizers = [], []
+    for out in outs:
+        model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).double()
+        for p, value in zip(model.parameters(), out["start"]):
+            p.data = torch.tensor(value, dtype=torch.float64)
+        models.append(model)
+        decay = 0.0 if order == "dpsgd" else 0.01
+        optimizers.append(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=decay))
+
+    def combine(k):
+        w = mix(k)
+        if w is not None:
+            columns = list(zip(*(list(m.parameters()) for m in models)))
+            for parameters in columns:
+                mixed = np.einsum("ij,j...->i...", w, np.stack([p.detach().numpy() for p in parameters]))
+                for p, value in zip(parameters, mixed):
+                    p.data = torch.from_numpy(value.copy())
+
+    for k in range(7):
+        if order == "cta":
+            combine(k)
+        for model, optimizer, out in zip(models, optimizers, outs):
+            x, y = out["batches"][k]
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(torch.tensor(x, dtype=torch.float64)), torch.tensor(y)).backward()
+            if order == "dpsgd":
+                for p in model.parameters():
+                    p.grad += 0.01 * p.data
+        if gradients_averaged:
+            for parameters in zip(*(list(m.parameters()) for m in models)):
+                mean = sum(p.grad for p in parameters) / len(parameters)
+                for p in parameters:
+                    p.grad = mean.clone()
+        if order == "dpsgd":
+            combine(k)
+        for optimizer in optimizers:
+            optimizer.step()
+        if order == "atc":
+            combine(k)
+    if order == "cta":
+        combine(7)  # the round ahead of the next gradients is done by step()
+    return [[p.detach().numpy() for p in m.parameters()] for m in models]
+
+
+@pytest.mark.parametrize(
+    "options, mix, averaged",
+    [
+        ({"period": 2}, lambda k: RING if k % 2 == 0 else None, False),
+        ({"order": "cta"}, lambda k: RING, False),
+        ({"order": "dpsgd"}, lambda k: RING, False),
+        ({"algorithm": "local-sgd", "tau": 3}, lambda k: np.full((4, 4), 0.25) if (k + 1) % 3 == 0 else None, False),
+        ({"algorithm": "one-shot"}, lambda k: np.full((4, 4), 0.25) if k == 6 else None, False),
+        ({"algorithm": "allreduce"}, lambda k: None, True),
+    ],
+)
+def test_a_users_loop_is_its_matrix_version(options, mix, averaged):
+    outs = loop(**options)
+    assert all(out["start"] == outs[0]["start"] for out in outs), "all vertices start from vertex 0's values"
+    ends = replay(outs, mix, averaged, options.get("order", "atc"))
+    for out, end in zip(outs, ends):
+        for value, expected in zip(out["end"], end):
+            assert np.abs(np.array(value) - expected).max() < 1e-12
+    flat = np.array([np.concatenate([np.ravel(p) for p in end]) for end in ends])
+    distance = np.linalg.norm(flat - flat.mean(axis=0)) / 2
+    assert outs[0]["distance"] == pytest.approx(distance, abs=1e-12)
+    assert np.abs(np.array(outs[2]["mean_state"]["3.bias"]) - np.mean([o["end"][-1] for o in outs], axis=0)).max() < 1e-14
+
+
+def test_a_bare_tensor_is_averaged():
+    outs = loop(ranks=3)
+    w, values = weights(3, [(0, 1), (1, 2), (0, 2)]), np.array([[v, 2 * v + 1] for v in range(3)], float)
+    w4 = loop(ranks=4)
+    values4 = np.array([[v, 2 * v + 1] for v in range(4)], float)
+    assert np.allclose([o["average"] for o in outs], w @ values, atol=1e-15)
+    assert np.allclose([o["average"] for o in w4], RING @ values4, atol=1e-15)
+    assert np.allclose([o["twice"] for o in w4], RING @ RING @ values4, atol=1e-15)
+    assert np.allclose([o["mean"] for o in w4], values4.mean(axis=0), atol=1e-15)
+
+
+def test_one_process_is_a_plain_loop():
+    done = run(sys.executable, SCRIPT, json.dumps({"graph": "auto"}))
+    assert done.returncode == 0, done.stderr
+    out = json.loads(done.stdout)
+    (end,) = replay([out], lambda k: None)
+    assert all(np.array_equal(value, expected) for value, expected in zip(out["end"], end))
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"priod": 3}, "period"),
+        ({"period": 0}, "smallest value is 1"),
+        ({"graph": "ring:4"}, "one vertex a rank|hosts one"),
+        ({"algorithm": "gosip"}, "gossip"),
+    ],
+)
+def test_wrong_options_are_named(options, words):
+    with pytest.raises(UserError, match=words):
+        Network(**options)
+
+
+def test_a_network_without_a_model_says_so():
+    with pytest.raises(UserError, match="attach"):
+        Network().step()
+
+
+def test_one_shot_needs_the_number_of_steps():
+    model = torch.nn.Linear(2, 2)
+    with pytest.raises(UserError, match="total_steps"):
+        Network(algorithm="one-shot").attach(model, torch.optim.SGD(model.parameters(), lr=0.1))
