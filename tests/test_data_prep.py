@@ -391,10 +391,11 @@ def test_a_signal_leaves_nothing(tmp_path, monkeypatch, number):
         return real(shard, vertex, *rest)
 
     monkeypatch.setattr(shards, "_encode", encode)
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     result = run(fashion_mnist, tmp_path / "raw", tmp_path / "out", "--shards", 3)
     assert result.exit_code == 130 and "interrupted" in result.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["raw"] and signal.getsignal(signal.SIGTERM) is before
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+    assert signal.signal(signal.SIGTERM, before) is signal.SIG_DFL
 
 
 @pytest.mark.parametrize("script", ["cifar10", "cifar100", "fashion_mnist", "libsvm", "embedded"])

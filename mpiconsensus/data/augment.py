@@ -76,9 +76,7 @@ class Augment:
 
     def _normalised(self, pixels):
         per_channel = (-1, 1, 1) if pixels.dim() == 4 else (-1,)
-        # Out of place: `pixels` may share the memory of the shard.
-        result = torch.mul(
-            pixels.to(self.dtype) if pixels.is_floating_point() else pixels, self._factor.view(per_channel)
-        )
-        result.add_(self._offset.view(per_channel))
+        values = pixels.to(self.dtype) if pixels.is_floating_point() else pixels
+        # Out of place: `values` may share the memory of the shard.
+        result = (values * self._factor.view(per_channel)).add_(self._offset.view(per_channel))
         return result.contiguous(memory_format=self.memory_format) if pixels.dim() == 4 else result

@@ -1,0 +1,25 @@
+"""Random images in the shape of the data sets, so that a benchmark needs no download."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from mpiconsensus.data.shards import Shard
+
+SHAPES = {"resnet20": (3, 32, 32), "fashion-cnn": (1, 28, 28), "digits-cnn": (1, 8, 8)}
+
+
+def source(model, n, each=512):
+    """Return what data.source.open_source gives, for n vertices of `each` random images that fit `model`."""
+    shape = SHAPES[model]
+
+    def load(vertex):
+        random = np.random.default_rng([7, vertex])
+        x = random.integers(0, 256, (each, *shape), dtype=np.uint8)
+        return Shard(x, random.integers(0, 10, each), np.arange(each))
+
+    return SimpleNamespace(
+        name="synthetic", shape=shape, classes=10, class_names=[str(c) for c in range(10)], sizes=[each] * n, scale=1 / 255,
+        mean=np.full(shape[0], 0.5, np.float32), std=np.full(shape[0], 0.25, np.float32), augment="none", licence="", citation="",
+        load=load, load_test=lambda: load(10**6),
+    )  # fmt: skip
