@@ -17,7 +17,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # from a checkout, installed or not
 
 from mpiconsensus.errors import UserError
-from mpiconsensus.runlog import Run
+from mpiconsensus.runread import Run
 
 SUFFIXES = (".png", ".pdf", ".svg")
 FIELDS = ["run", "graph", "vertices", "epoch", "step", "seconds"] + [

@@ -9,7 +9,7 @@ from mpiconsensus import modelfiles, models
 from mpiconsensus.data.augment import Augment
 from mpiconsensus.data.source import EMBEDDED, open_test
 from mpiconsensus.errors import UserError
-from mpiconsensus.runlog import Run
+from mpiconsensus.runread import Run
 
 
 def load_model(run_dir, vertex="mean", which="last"):

@@ -8,8 +8,8 @@ import time
 
 import torch
 
-# 131,072 float32 are 512 KiB: the piece being summed stays in the second-level cache while the terms stream by.
-PIECE = 131072
+# 65,536 float32 are 256 KiB: the piece being summed stays in the second-level cache while the terms stream by.
+PIECE = 65536
 
 
 def combine(out, terms):
@@ -19,13 +19,12 @@ def combine(out, terms):
     """
     length = out.numel()
     step = PIECE if out.device.type == "cpu" else length
-    for start in range(0, length, step):
-        stop = min(start + step, length)
-        (weight, row), *rest = terms
-        piece = out[start:stop]
-        torch.mul(row[start:stop], weight, out=piece)
-        for weight, row in rest:
-            piece.add_(row[start:stop], alpha=weight)
+    pieces = [row.split(step) for _, row in terms]
+    first, rest = terms[0][0], [weight for weight, _ in terms[1:]]
+    for piece, terms_of_piece in zip(out.split(step), zip(*pieces), strict=True):
+        torch.mul(terms_of_piece[0], first, out=piece)
+        for term, weight in zip(terms_of_piece[1:], rest, strict=True):
+            piece.add_(term, alpha=weight)
 
 
 def run_round(exchange, rows, hosted, round_, started=False):

@@ -4,7 +4,7 @@ Plain lines, the same on a terminal and in a file; a copy goes to stdout.log in 
 """
 
 from mpiconsensus import report
-from mpiconsensus.runlog import Run
+from mpiconsensus.runread import Run
 
 WIDTHS = (5, 8, 15, 12, 9, 9, 9, 8)
 

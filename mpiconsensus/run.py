@@ -20,7 +20,8 @@ import torch
 from mpiconsensus import __version__, evaluation, mixing, modelfiles, report
 from mpiconsensus.errors import TrainingError, UserError
 from mpiconsensus.progress import Progress
-from mpiconsensus.runlog import RankLog, assemble
+from mpiconsensus.runlog import RankLog
+from mpiconsensus.runread import assemble
 from mpiconsensus.training import Trainer, model_name
 
 

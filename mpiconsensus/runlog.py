@@ -1,4 +1,4 @@
-"""The log of a run: every rank appends to its own HDF5 file, which are assembled into run.h5 and read by `Run`.
+"""The log of a run, written: every rank appends to its own HDF5 file; module runread assembles and reads them.
 
 A rank's file is laid out by HDF5 once, with room for rows to come, and set aside until it is whole. Rows then go to
 the datasets' places by pwrite and the number of valid rows last: HDF5's own structures never change under way,
@@ -11,16 +11,14 @@ n vertices, m hosted vertices, K steps, E epochs.
 import json
 import os
 import re
-import socket
-import tomllib
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import h5py
 import numpy as np
 
-from mpiconsensus.errors import TrainingError, UserError, did_you_mean
+from mpiconsensus.errors import TrainingError, UserError
 
 FORMAT, VERSION = "mpiconsensus log", 1
 ROOM = {"steps": 1024, "epochs": 64, "network": 64, "closing": 1}
@@ -214,7 +212,7 @@ class RankLog:
         # 64-byte alignment: the numbers of valid rows share one cache line and one disk sector
         with h5py.File(path, "w", locking=False, alignment_threshold=1, alignment_interval=64) as file:
             file.attrs.update(format=FORMAT, format_version=VERSION, rank=self.rank)
-            _dataset(file, "vertices", self.vertices, "1", "vertices of the columns, in order")
+            store(file, "vertices", self.vertices, "1", "vertices of the columns, in order")
             meaning = "valid rows of steps, epochs, network and closing; 1 where the run ended"
             offset["committed"] = _reserve(file, "committed", (5,), "<i8", "1", meaning)
             for column in self._all():
@@ -235,12 +233,12 @@ class RankLog:
 
     def _refuse(self, error):
         raise TrainingError(
-            f"the log {str(self.path)!r} cannot be written: {_reason(error)}; "
+            f"the log {str(self.path)!r} cannot be written: {told(error)}; "
             "it is readable up to the last flush. Free space there, or set log.directory to another disk."
         ) from error
 
 
-def _reason(error, otherwise="HDF5 refuses it"):
+def told(error, otherwise="HDF5 refuses it"):
     """Return the system's words for an OSError in one line; h5py's run over several, with the number inside."""
     number = re.search(r"errno = (\d+)", str(error))
     number = int(number[1]) if number else error.errno
@@ -267,7 +265,8 @@ def _label(dataset, unit, meaning):
     dataset.attrs.update(unit=unit, description=meaning)
 
 
-def _dataset(file, name, values, unit, meaning, **options):
+def store(file, name, values, unit, meaning, **options):
+    """Create a dataset with its unit and description."""
     _label(file.create_dataset(name, data=values, **options), unit, meaning)
 
 
@@ -283,200 +282,20 @@ def _reserve(file, name, shape, dtype, unit, meaning):
 
 
 def _describe(file, config_toml, facts, graph):
-    _dataset(file, "config/toml", config_toml, "text (TOML)", "the resolved job")
-    _dataset(file, "config/facts", facts, "text (JSON)", "versions, hosts, command and figures of the run")
+    store(file, "config/toml", config_toml, "text (TOML)", "the resolved job")
+    store(file, "config/facts", facts, "text (JSON)", "versions, hosts, command and figures of the run")
     group = file.create_group("graph")
     group.attrs.update({k: graph[k] for k in ("n", "lambda2_modulus", "spectral_gap", "spec", "weights")})
-    _dataset(group, "edges", np.asarray(graph["edges"], "<i8").reshape(-1, 2), "1", "pairs of vertices")
+    store(group, "edges", np.asarray(graph["edges"], "<i8").reshape(-1, 2), "1", "pairs of vertices")
     meaning = "mixing matrix, row = receiver"
     if graph["W"] is not None and graph["n"] <= DENSE:
-        _dataset(group, "W", np.asarray(graph["W"], "<f8"), "1", meaning, compression="gzip")
+        store(group, "W", np.asarray(graph["W"], "<f8"), "1", meaning, compression="gzip")
         return
     triplets = graph["triplets"] if graph["W"] is None else _triplets(graph["W"])
     for name, values, dtype in zip(("rows", "columns", "weights"), triplets, ("<i8", "<i8", "<f8"), strict=True):
-        _dataset(group, f"W_triplets/{name}", np.asarray(values, dtype), "1", f"{name} of the entries of the {meaning}")
+        store(group, f"W_triplets/{name}", np.asarray(values, dtype), "1", f"{name} of the entries of the {meaning}")
 
 
 def _triplets(W):
     rows, cols = np.nonzero(W)
     return rows, cols, W[rows, cols]
-
-
-def assemble(run_dir):
-    """Write RUN/run.h5 from RUN/log/ aside, put it in place and return its path.
-
-    Ranks that were cut at different lengths are cut to the shortest; vertices whose file is missing have no column.
-    Root attribute `complete`: 1 where every vertex is there and every rank came to its end.
-    """
-    run_dir = Path(run_dir)
-    sources = _rank_files(run_dir)
-    newest = _newest(sources)  # before reading: rows that come later make run.h5 stale
-    target = run_dir / "run.h5"
-    aside = run_dir / f"run.h5.{socket.gethostname()}-{os.getpid()}.new"
-    try:
-        with h5py.File(aside, "w", locking=False) as out:
-            _merge(sources, out)
-        os.utime(aside, ns=(newest, newest))
-        os.replace(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)
-    return target
-
-
-def _rank_files(run_dir):
-    return sorted((run_dir / "log").glob("rank-*.h5"))
-
-
-def _newest(paths):
-    return max(path.stat().st_mtime_ns for path in paths)
-
-
-def _merge(paths, out):
-    where = str(paths[0].parent)
-    with ExitStack() as stack:
-        files = [stack.enter_context(_open(path)) for path in paths]
-        first = files[0]
-        if "graph" not in first or "network" not in first:
-            raise UserError(
-                f"{where!r} lacks rank 0's file with the description of the run: the run ended "
-                "before it began, or log/rank-0000.h5 was moved; put it back."
-            )
-        try:
-            _merge_open(files, out, where)
-        except (OSError, KeyError) as error:
-            raise UserError(f"log {where!r} is damaged ({error}); move the damaged rank file away.") from None
-
-
-def _merge_open(files, out, where):
-    hosted = [file["vertices"][:] for file in files]
-    vertices = np.sort(np.concatenate(hosted))
-    if len(np.unique(vertices)) != len(vertices):
-        raise UserError(f"log {where!r} holds a vertex twice: keep one run's files there.")
-    committed = np.array([file["committed"][:] for file in files])
-    rows = dict(zip(ROOM, committed.min(axis=0), strict=False))
-    rows["network"] = rows["epochs"] = min(rows["epochs"], committed[0, 2])
-    n = int(files[0]["graph"].attrs["n"])
-    whole = len(vertices) == n and committed[:, 4].all() and (committed[:, [0, 1, 3]] == committed[0, [0, 1, 3]]).all()
-    out.attrs.update(format=FORMAT, format_version=VERSION, complete=int(whole))
-    for name in ("config", "graph"):
-        files[0].copy(name, out)
-    ranks = np.repeat([file.attrs["rank"] for file in files], [len(v) for v in hosted])
-    _dataset(out, "vertices", vertices, "1", "vertices of the columns, in order")
-    _dataset(out, "rank_of_vertex", ranks[np.argsort(np.concatenate(hosted))], "1", "rank that hosts the vertex")
-    places = [np.searchsorted(vertices, v) for v in hosted]
-    for column in COLUMNS:
-        if column.group == "closing" and not rows["closing"]:
-            continue
-        name = f"{column.group}/{column.name}"
-        cut = rows[column.group]
-        if (column.group, column.name) in INDEX and any(
-            not np.array_equal(file[name][:cut], files[0][name][:cut]) for file in files
-        ):
-            raise UserError(f"log {where!r}: the ranks count {column.group} differently; keep one run's files there.")
-        if column.vertex:
-            values = np.empty((cut, len(vertices)), column.dtype)
-            for file, place in zip(files, places, strict=True):
-                values[:, place] = file[name][:cut]
-        else:
-            values = files[0][name][:cut]
-        _dataset(out, name, values[0] if column.group == "closing" else values, column.unit, column.meaning)
-
-
-def _open(path):
-    """Open an HDF5 file of this format for reading, or raise UserError."""
-    anew = path.name == "run.h5" and _rank_files(path.parent)
-    remedy = "delete it: it is made again from log/" if anew else "copy it again from its source, or move it away"
-    try:
-        file = h5py.File(path, "r", locking=False)
-    except OSError as error:
-        why = _reason(error, "truncated, or not HDF5")
-        raise UserError(f"{str(path)!r} cannot be read: {why}; {remedy}.") from None
-    form, version = file.attrs.get("format"), file.attrs.get("format_version", 0)
-    if form == FORMAT and version == VERSION:
-        return file
-    file.close()
-    if form != FORMAT:
-        raise UserError(f"{str(path)!r} is HDF5 but not a log of a run; give a run directory or its run.h5.")
-    raise UserError(
-        f"{str(path)!r} has log format {version}, this program reads {VERSION}; "
-        "install the version of mpiconsensus that wrote it, or a newer one."
-    )
-
-
-class Run:
-    """Read access to one run: a run directory or a run.h5; log/ is assembled where run.h5 is missing or stale.
-
-    Attributes: `config` (dict), `facts` (dict), `graph` (dict), `vertices` (n,), `rank_of_vertex` (n,),
-    `closing` (dict, empty without a closing evaluation), `complete` (bool), `path`.
-    """
-
-    def __init__(self, path):
-        self.path = Path(path)
-        self._file = _open_run(self.path)
-        file = self._file
-        self.complete = bool(file.attrs["complete"])
-        self.config = tomllib.loads(file["config/toml"].asstr()[()])
-        self.facts = json.loads(file["config/facts"].asstr()[()])
-        self.vertices, self.rank_of_vertex = file["vertices"][:], file["rank_of_vertex"][:]
-        self.graph = {k: v.item() if isinstance(v, np.generic) else v for k, v in file["graph"].attrs.items()}
-        self.graph["edges"] = file["graph/edges"][:]
-        self.graph["W"] = file["graph/W"][:] if "W" in file["graph"] else None
-        if "W_triplets" in file["graph"]:
-            self.graph["triplets"] = tuple(file[f"graph/W_triplets/{k}"][:] for k in ("rows", "columns", "weights"))
-        self.closing = {k: _plain(v[()]) for k, v in file.get("closing", {}).items()}
-
-    def steps(self, name):
-        """Return a column of the steps: (K, n), or (K,) for `step`."""
-        return self._column("steps", name)
-
-    def epochs(self, name):
-        """Return a column of the epochs: (E, n), or (E,) for `epoch` and `step`."""
-        return self._column("epochs", name)
-
-    def network(self, name):
-        """Return a column of the network's numbers: (E,)."""
-        return self._column("network", name)
-
-    def close(self):
-        """Close the file; the attributes stay."""
-        self._file.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        self.close()
-
-    def _column(self, group, name):
-        if name not in self._file[group]:
-            known = [c.name for c in columns(group)]
-            hint = did_you_mean(name, known)
-            raise UserError(f"{group} has no column {name!r}; it has {', '.join(known)}.{hint}")
-        return self._file[group][name][:]
-
-
-def _plain(value):
-    return value.decode() if isinstance(value, bytes) else value.item() if isinstance(value, np.generic) else value
-
-
-def _open_run(path):
-    if not path.exists():
-        raise UserError(f"run {str(path)!r} does not exist; give a run directory, as made by `mpiconsensus train`.")
-    if path.is_file() and path.name == "run.h5" and _rank_files(path.parent):
-        path = path.parent
-    if path.is_file():
-        return _open(path)
-    sources, made = _rank_files(path), path / "run.h5"
-    if not sources and not made.exists():
-        raise UserError(
-            f"{str(path)!r} is not a run directory: it holds neither run.h5 nor log/rank-*.h5; "
-            "give one made by `mpiconsensus train`."
-        )
-    if sources and (not made.exists() or made.stat().st_mtime_ns < _newest(sources)):
-        try:
-            assemble(path)
-        except OSError:  # a directory that cannot be written is read all the same
-            memory = h5py.File("run.h5 in memory", "w", driver="core", backing_store=False)
-            _merge(sources, memory)
-            return memory
-    return _open(made)

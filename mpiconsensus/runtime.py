@@ -12,7 +12,7 @@ import warnings
 import numpy as np
 
 from mpiconsensus.errors import UserError
-from mpiconsensus.limits import usable_cores
+from mpiconsensus.limits import cgroup_cores, usable_cores
 
 # What each launcher sets in the environment of a rank, first match wins.
 LAUNCHER_VARIABLES = {
@@ -44,6 +44,11 @@ class World:
         self.hosts = self.bcast(names)
         leaders = self.gather(self.node_rank == 0)
         self.nodes = self.bcast(sum(leaders) if self.rank == 0 else None)
+        mine = tuple(sorted(os.sched_getaffinity(0)))
+        affinities = self.node_comm.allgather(mine) if comm else [mine]
+        # Ranks that share this rank's cores; and whether the node has more ranks than cores.
+        self.sharing = affinities.count(mine)
+        self.crowded = self.node_size > min(len(set().union(*affinities)), cgroup_cores() or self.node_size)
 
     @classmethod
     def start(cls):
@@ -136,13 +141,11 @@ class World:
         return shared
 
     def threads(self, wanted=0):
-        """Return (threads for this rank, warning or None) from the cores of the node and the ranks on it; collective.
+        """Return (threads for this rank, warning or None) from the cores of the node and the ranks on it.
 
         OMP_NUM_THREADS wins over everything, then `wanted`, then cores / ranks that share them.
         """
-        mine = tuple(sorted(os.sched_getaffinity(0)))
-        sharing = sum(a == mine for a in (self.node_comm.allgather(mine) if self.comm else [mine]))
-        cores = usable_cores()
+        cores, sharing = usable_cores(), self.sharing
         from_environment = os.environ.get("OMP_NUM_THREADS", "")
         if from_environment:
             if not from_environment.isdigit() or int(from_environment) < 1:

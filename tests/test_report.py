@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from mpiconsensus import report
-from mpiconsensus.runlog import RankLog, Run, columns
+from mpiconsensus.runlog import RankLog, columns
+from mpiconsensus.runread import Run
 
 NAN = float("nan")
 

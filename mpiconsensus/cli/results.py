@@ -9,7 +9,7 @@ import click
 def report(runs, epochs):
     """Print the table of a run, from its log alone; of several runs, a row each."""
     from mpiconsensus import report as tables
-    from mpiconsensus.runlog import Run
+    from mpiconsensus.runread import Run
 
     tables.show([Run(path) for path in runs], last=epochs)
 

@@ -9,6 +9,7 @@ import torch
 
 from mpiconsensus.runtime import mpi
 from mpiconsensus.transport.base import Exchange
+from mpiconsensus.transport.waiting import wait_until
 
 
 class Neighbor(Exchange):
@@ -47,7 +48,7 @@ class Neighbor(Exchange):
         self.rows_sent += len(sends)
 
     def finish(self):
-        mpi().Request.Waitall(self._requests)
+        wait_until(lambda: mpi().Request.Testall(self._requests), self.world.crowded)
         self._requests = []
         if self.staged:
             for vertex, _ in self._plan(self.round)[0]:

@@ -6,7 +6,6 @@ before it writes a buffer, for `done` of the ranks that read that buffer last.
 """
 
 import os
-import time
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ import torch
 from mpiconsensus.errors import UserError
 from mpiconsensus.runtime import mpi
 from mpiconsensus.transport.base import Exchange
+from mpiconsensus.transport.waiting import wait_until
 
 PAGE = 4096
 LINE = 8  # int64 a cache line: flags of different ranks share none
@@ -111,14 +111,8 @@ class Shared(Exchange):
 
     def _wait(self, flags, ranks, value):
         for rank in ranks:
-            flag, turns = flags[rank], 0
-            while flag[0] < value:
-                turns += 1
-                if turns > 1000:
-                    time.sleep(1e-4)
-                elif turns > 20:
-                    # Ranks that wait make room: with more ranks than cores the late one may need this core.
-                    os.sched_yield()
+            flag = flags[rank]
+            wait_until(lambda flag=flag: flag[0] >= value, self.world.crowded)
         self.window.Sync()
 
     def close(self):
