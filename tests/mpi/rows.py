@@ -1,0 +1,58 @@
+"""Run under mpirun: count the rows that each rank receives and sends in one round, and check what arrived."""
+
+import json
+import sys
+
+import numpy as np
+import torch
+
+from mpiconsensus.block import Rows
+from mpiconsensus.mixing import run_round
+from mpiconsensus.placement import Placement
+from mpiconsensus.runtime import World
+from mpiconsensus.schedule import full, masked, pair_rounds
+from mpiconsensus.topology import build, edges
+from mpiconsensus.transport import open_exchange
+from mpiconsensus.weights import mixing_matrix, rows
+
+world = World.start()
+name, d = sys.argv[1], 1000
+graph = build("torus:3x4")
+matrix = mixing_matrix(12, edges(graph), "metropolis")
+placement = Placement(12, world.size, world.rank)
+exchange = open_exchange(name, world, placement, d, torch.float64)
+mine = Rows(exchange.storage())
+exchange.bind(mine)
+x = np.random.default_rng(3).standard_normal((12, d))
+for i, v in enumerate(placement.hosted):
+    mine.x(i).copy_(torch.from_numpy(x[v]))
+found, every = [], rows(matrix)
+mixes = [v % 3 != 0 for v in range(12)]
+rounds = [full(every), masked(every, mixes, "thesis"), *pair_rounds(12, [(0, 1), (2, 6), (1, 5)]), full(every)]
+# Some rounds late at some ranks: what is read is what was there at the round, not before and not after.
+for number, round_ in enumerate(rounds * 20):
+    if (number + world.rank) % 7 == 0:
+        torch.randn(20000 * (1 + world.rank % 3)).sort()
+    before = (exchange.rows_received, exchange.rows_sent)
+    run_round(exchange, mine, placement.hosted, round_)
+    x = round_.matrix() @ x
+    for i, v in enumerate(placement.hosted):
+        assert np.abs(mine.x(i).numpy() - x[v]).max() < 1e-12, (number, v)
+    if number < len(rounds):
+        needed = {j for v in placement.hosted if v in round_.rows for j in round_.rows[v][0].tolist()} - set(placement.hosted)
+        readers = sum(
+            len({int(placement.owner[i]) for i in round_.rows if v in round_.rows[i][0].tolist()} - {world.rank}) for v in placement.hosted
+        )
+        found.append([exchange.rows_received - before[0], len(needed), exchange.rows_sent - before[1], readers])
+# Local updates between the rounds are seen by the next one, and by no round before it.
+for number in range(30):
+    for i, v in enumerate(placement.hosted):
+        mine.x(i).add_(v + number)
+    x = rounds[number % 4].matrix() @ (x + np.arange(12)[:, None] + number)
+    run_round(exchange, mine, placement.hosted, rounds[number % 4])
+    for i, v in enumerate(placement.hosted):
+        assert np.abs(mine.x(i).numpy() - x[v]).max() < 1e-9, (number, v)
+out = world.allgather(found)
+if world.rank == 0:
+    print(json.dumps({"name": exchange.name, "found": out}))
+exchange.close()
