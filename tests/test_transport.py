@@ -66,6 +66,6 @@ def test_more_ranks_than_vertices_are_refused_with_the_fix():
 @pytest.mark.parametrize("n, ranks", [(36, 7), (8, 3), (5, 5), (1, 1)])
 def test_every_vertex_has_one_rank(n, ranks):
     places = [Placement(n, ranks, r) for r in range(ranks)]
-    assert sum((p.hosted for p in places), []) == list(range(n))
+    assert [v for p in places for v in p.hosted] == list(range(n))
     assert max(places[0].counts) - min(places[0].counts) <= 1
     assert all(places[0].owner[v] == r for r, p in enumerate(places) for v in p.hosted)

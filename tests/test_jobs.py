@@ -1,0 +1,81 @@
+"""Every job of jobs/: it loads, its graph and its model build, its head says where the data come from; the thesis's numbers."""
+
+import math
+import re
+import shlex
+
+import pytest
+from conftest import ROOT
+
+from mpiconsensus import config, models, topology
+from mpiconsensus.optim import learning_rate
+
+JOBS = sorted((ROOT / "jobs").glob("*.toml"))
+DATA = {  # preparation script -> shape of a sample, classes
+    "cifar10.py": ((3, 32, 32), 10),
+    "fashion_mnist.py": ((1, 28, 28), 10),
+    None: ((1, 8, 8), 10),
+}
+PLAIN = {"algorithm.name": "consensus", "algorithm.order": "atc", "algorithm.period": 1, "algorithm.rounds": 1, "data.normalize": "published"}
+CIFAR = PLAIN | {
+    "model.name": "resnet20", "data.augment": "crop-flip", "training.optimizer": "sgd", "training.lr": 0.1, "training.momentum": 0.9,
+    "training.weight_decay": 1e-4, "training.warmup_epochs": 5.0, "training.decay": "milestones", "training.milestones": [81, 122],
+    "training.gamma": 0.1, "training.epochs": 164, "training.batch_size": 32, "training.scale_lr": False,
+}  # fmt: skip
+FASHION = PLAIN | {
+    "model.name": "fashion-cnn", "data.augment": "none", "training.optimizer": "adam", "training.lr": 0.001, "training.weight_decay": 0.0,
+    "training.warmup_epochs": 0.0, "training.decay": "none", "training.epochs": 20, "training.batch_size": 25, "training.scale_lr": False,
+}  # fmt: skip
+THESIS = [("torus36", "torus:6x6", 36, 72, CIFAR), ("cifar_cycle4", "ring:4", 4, 4, CIFAR), ("fashion_cycle4", "ring:4", 4, 4, FASHION)]
+
+
+def test_there_are_jobs():
+    assert {"ring4", "expander50"} | {row[0] for row in THESIS} <= {path.stem for path in JOBS}
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
+def test_a_job_names_what_can_be_built(path):
+    job = config.load(path)
+    graph = topology.build(job.topology.graph, job.topology.seed)
+    head = path.read_text().splitlines()[:2]
+    assert all(line.startswith("# ") for line in head)
+    script = None
+    if job.data.shards:
+        words = shlex.split(re.search(r"python data_prep/[^(;]+", head[1]).group())
+        script = words[1].removeprefix("data_prep/")
+        assert (ROOT / words[1]).exists()
+        assert words[2:] == ["RAW", job.data.shards, "--shards", str(len(graph))]
+    else:
+        assert job.data.dataset == "digits" and "no data_prep command" in head[1]
+    shape, classes = DATA[script]
+    models.build(job.model.name, shape, classes, norm=job.model.norm, hidden=job.model.hidden)
+
+
+@pytest.mark.parametrize("name, spec, vertices, edges, values", THESIS, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_thesis_row_has_the_thesis_numbers(name, spec, vertices, edges, values):
+    job = config.load(ROOT / "jobs" / f"{name}.toml")
+    assert {key: job.get(key) for key in values} == values
+    assert job.topology.graph == spec
+    graph = topology.build(spec)
+    assert (graph.number_of_nodes(), graph.number_of_edges()) == (vertices, edges)
+
+
+def test_the_rate_of_the_cifar_recipe():
+    """Warm-up by iteration to 0.1 over 5 epochs, a tenth after epoch 81 and again after epoch 122."""
+    per_epoch = 44  # of torus36: ceil(1389 / 32)
+    rate = learning_rate(config.load(ROOT / "jobs" / "torus36.toml").training, 36, per_epoch, 164 * per_epoch)
+    steps = [0, 109, 219, 220, 81 * 44 - 1, 81 * 44, 122 * 44 - 1, 122 * 44, 164 * 44 - 1]
+    rates = [0.1 / 220, 0.05, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+    assert all(math.isclose(rate(k), expected) for k, expected in zip(steps, rates, strict=True))
+
+
+def test_ring4_is_the_default_job_written_out():
+    job = config.load(ROOT / "jobs" / "ring4.toml")
+    changed = {key.name: job.get(key.name) for key in config.KEYS if job.get(key.name) != key.default}
+    assert changed == {"topology.graph": topology.expand("auto", 4), "model.name": models.default_name("digits", (1, 8, 8))}
+
+
+def test_expander50_has_fifty_vertices_of_degree_4():
+    job = config.load(ROOT / "jobs" / "expander50.toml")
+    facts = topology.describe(topology.build(job.topology.graph, job.topology.seed))
+    assert (facts["vertices"], facts["min_degree"], facts["max_degree"]) == (50, 4, 4)
