@@ -2,10 +2,12 @@
 
 import json
 import sys
+import time
 
 import numpy as np
 import torch
 
+from mpiconsensus import mixing
 from mpiconsensus.block import Rows
 from mpiconsensus.mixing import run_round
 from mpiconsensus.placement import Placement
@@ -52,6 +54,22 @@ for number in range(30):
     run_round(exchange, mine, placement.hosted, rounds[number % 4])
     for i, v in enumerate(placement.hosted):
         assert np.abs(mine.x(i).numpy() - x[v]).max() < 1e-9, (number, v)
+# A rank that reads late: its neighbour is rounds ahead by then, and must not have written over what is being read.
+combine = mixing.combine
+
+
+def late(out, terms):
+    time.sleep(0.05)
+    combine(out, terms)
+
+
+for _ in range(3):
+    for round_, slow in zip(pair_rounds(12, [(0, 11), (0, 1), (0, 2)]), (True, False, False), strict=True):
+        mixing.combine = late if slow and 11 in placement.hosted else combine
+        x = round_.matrix() @ x
+        run_round(exchange, mine, placement.hosted, round_)
+        for i, v in enumerate(placement.hosted):
+            assert np.abs(mine.x(i).numpy() - x[v]).max() < 1e-9, v
 out = world.allgather(found)
 if world.rank == 0:
     print(json.dumps({"name": exchange.name, "found": out}))
