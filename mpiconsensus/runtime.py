@@ -175,6 +175,9 @@ def mpi():
     """Return mpi4py.MPI, initialised at the first call."""
     # The one-sided UCX component prints a warning at the first window where there is no fast network.
     os.environ.setdefault("OMPI_MCA_osc", "^ucx")
+    # More ranks than cores: one that waits must give its core away. mpirun says so itself only when told to oversubscribe.
+    if int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1")) > os.cpu_count():
+        os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
     import mpi4py
 
     mpi4py.rc.thread_level = "serialized"

@@ -51,6 +51,7 @@ def notes(tmp_path):
     stub.write_text(
         '#!/bin/sh\n[ "$1" = --version ] && { echo "mpirun (${VENDOR:-Open MPI}) 5.0"; exit; }\n'
         f"for word; do printf '%s\\n' \"$word\"; done > '{tmp_path}/arguments'\n"
+        f"command -v python3 > '{tmp_path}/python'\n"
         f"echo \"$PWD $OMPI_ALLOW_RUN_AS_ROOT $OMPI_ALLOW_RUN_AS_ROOT_CONFIRM\" > '{tmp_path}/surroundings'\n"
     )
     stub.chmod(0o755)
@@ -102,6 +103,8 @@ def test_inside_an_allocation_the_tasks_are_the_ranks(tmp_path, notes, shards):
     expected = ["--bind-to", "none", "-n", "36", "python3", "-m", "mpiconsensus", "train", "jobs/torus36.toml"]
     assert arguments() == [*expected, "--set", f"data.shards={shards}", "--set", "log.name=a name"]
     assert (tmp_path / "surroundings").read_text().split()[0] == str(ROOT)
+    # With an empty VENV the PATH stays as the modules made it.
+    assert (tmp_path / "python").read_text().strip() == str(Path(sys.executable).parent / "python3")
 
 
 def test_submitted_from_elsewhere_it_says_where_from(tmp_path, notes, shards):
