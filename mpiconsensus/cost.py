@@ -5,13 +5,14 @@ import torch
 
 from mpiconsensus import models, optim
 from mpiconsensus.algorithms import Setting, make
+from mpiconsensus.algorithms.base import train_every
 from mpiconsensus.block import Layout, row_length
 from mpiconsensus.schedule import MEAN
 from mpiconsensus.training import DTYPES, model_name
 
 # What a process holds before it has a model: the interpreter, torch, MPI and HDF5.
 BASE_BYTES = 270e6
-STEPS = 64  # steps over which the rounds are averaged
+MOST_STEPS = 5000  # steps over which the rounds are averaged, at most
 
 
 def show(job, world, wiring, source, placement):
@@ -26,23 +27,22 @@ def show(job, world, wiring, source, placement):
 def estimate(job, wiring, source, placement):
     """Return {what: text} for the job on the given Placement and with one vertex a rank."""
     name = model_name(job, source)
-    hidden = job.model.hidden if isinstance(job.model.hidden, list) else [job.model.hidden]
-    module = models.build(name, source.shape, source.classes, norm=job.model.norm, hidden=tuple(hidden))
+    module = models.build(name, source.shape, source.classes, norm=job.model.norm, hidden=tuple(job.model.hidden))
     layout = Layout(module.to(DTYPES[job.training.precision]), buffers=job.model.buffers == "mixed")
-    states = len(optim.STATES[job.training.optimizer])
+    states = len(optim.state_names(job.training.optimizer, job.training.momentum))
     mixed = states if job.training.momentum_policy == "mixed" else 0
     row = row_length(layout, mixed) * layout.dtype.itemsize
-    setting = Setting(
-        wiring.n, wiring.rows, wiring.edges, job.algorithm, job.hetero.powers, job.training.seed, total_steps=STEPS
-    )
+    steps = _total_steps(job, source, wiring.n)
+    counted = min(steps, MOST_STEPS)
+    setting = Setting(wiring.n, wiring.rows, wiring.edges, job.algorithm, job.hetero.powers, job.training.seed, total_steps=counted)
     algorithm = make(setting)
-    per_step = sum(_bytes_of_step(algorithm, k, wiring.n, row, layout) for k in range(STEPS)) / STEPS
+    per_step = sum(_bytes_of_step(algorithm, k, wiring.n, row, layout) for k in range(counted)) / counted
     sample = torch.Size(source.shape).numel() * (1 if len(source.shape) == 3 else 4)
     facts = {
         "graph": f"{wiring.spec}: {wiring.n} vertices, {len(wiring.edges)} edges, |lambda_2| = {wiring.second_modulus:.4f}",
         "data": f"{source.name}: {sum(source.sizes)} samples, {min(source.sizes)} to {max(source.sizes)} a vertex",
         "model": f"{name}: {layout.count:,} parameters, a row of {_told(row)}",
-        "sent a step by all vertices": f"{_told(per_step)} (average over {STEPS} steps)",
+        "sent a step by all vertices": f"{_told(per_step)} (average over {counted} steps; the run has about {steps:,})",
     }
     for ranks in sorted({placement.ranks, wiring.n}):
         m = -(-wiring.n // ranks)
@@ -51,6 +51,13 @@ def estimate(job, wiring, source, placement):
         most = f"{m} vertices each" if m > 1 else "one vertex each"
         facts[f"memory a rank, {ranks} ranks"] = f"{_told(memory)} ({most}; activations not counted)"
     return facts
+
+
+def _total_steps(job, source, n):
+    periods = train_every(job.algorithm.train_every, job.hetero.powers, n)
+    sizes = [max(1, round(size * (1 - job.evaluation.validation_fraction))) for size in source.sizes]
+    epoch = max(q * max(1, size // job.training.batch_size) for q, size in zip(periods, sizes, strict=True))
+    return min(epoch * job.training.epochs, job.training.max_steps or epoch * job.training.epochs)
 
 
 def _bytes_of_step(algorithm, k, n, row, layout):

@@ -80,28 +80,25 @@ class Evaluator:
     def test(self):
         """The test set (x, y), one copy a node; read at the first use; collective."""
         if self._test is None:
-            cache = {}
-
-            def part(name):
-                if not cache:
-                    shard = self.trainer.source.load_test()
-                    cache.update(x=shard.x, y=shard.y)
-                return cache[name]
-
-            x = self.world.node_array(lambda: part("x"))
-            self._test = x, self.world.node_array(lambda: part("y"))
+            shard = self.world.agree(lambda: self.trainer.source.load_test() if self.world.node_rank == 0 else None)
+            self._test = self.world.node_array(lambda: shard.x), self.world.node_array(lambda: shard.y)
         return self._test
 
     def running(self, samples):
         """Return the Scores of an evaluation within the run; collective."""
         if self.validating:
-            held = [(shard.x, shard.y) for shard in self.trainer.held_out]
+            hosted = zip(self.trainer.held_out, self.trainer.hosted, strict=True)
+            held = [self._subset(shard.x, shard.y, samples, vertex) for shard, vertex in hosted]
             return self._scores(held, held)
-        x, y = self.test
-        rows = generator(self._seed, "evaluation").permutation(len(y))[:samples]
-        rows.sort()
-        x, y = (x, y) if samples >= len(y) else (x[rows], y[rows])
+        x, y = self._subset(*self.test, samples)
         return self._scores([(x, y)] * len(self.trainer.hosted), self._slices(x, y))
+
+    def _subset(self, x, y, samples, vertex=0):
+        """Return `samples` of the samples, the same ones at every call."""
+        if samples >= len(y):
+            return x, y
+        rows = np.sort(generator(self._seed, "evaluation", vertex).permutation(len(y))[:samples])
+        return x[rows], y[rows]
 
     def closing(self):
         """Return the Scores on the whole test set and the accuracy of the recalibrated mean model (NaN without batch norm)."""

@@ -15,8 +15,7 @@ from mpiconsensus.runread import Run
 def load_model(run_dir, vertex="mean", which="last"):
     """Return (module in evaluation mode, metadata) of a vertex, "mean" or "best" of a run; UserError where there is none."""
     state, facts = modelfiles.load(run_dir, vertex, which)
-    hidden = facts["hidden"] if isinstance(facts["hidden"], list) else [facts["hidden"]]
-    module = models.build(facts["model"], tuple(facts["shape"]), facts["classes"], norm=facts["norm"], hidden=tuple(hidden))
+    module = models.build(facts["model"], tuple(facts["shape"]), facts["classes"], norm=facts["norm"], hidden=tuple(facts["hidden"]))
     try:
         module.load_state_dict(state)
     except RuntimeError as error:

@@ -79,6 +79,8 @@ def find(run_dir, vertex="mean", which="last"):
     """Return the path of a vertex's file: a number, "mean", or "best" by model/index.json; UserError where missing."""
     require_choice("which", which, WHICH)
     folder = Path(run_dir) / "model"
+    if not Path(run_dir).is_dir():
+        raise UserError(f"run {str(run_dir)!r} does not exist; give a run directory, as made by `mpiconsensus train`.")
     if not folder.is_dir():
         raise UserError(f"run {str(run_dir)!r} holds no model/: it ended before the first saving; train it anew.")
     if vertex == "best":

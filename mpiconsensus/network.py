@@ -53,7 +53,7 @@ class Network:
         values = {OPTIONS[word]: value for word, value in options.items()}
         values["topology.graph"] = graph
         self._job = config.Job({name: config.check(config.find(name), value) for name, value in values.items()})
-        self._world = World(comm.Dup()) if comm is not None else World.start()
+        self._world = World.from_comm(comm.Dup()) if comm is not None else World.start()
         self._wiring = wire(self._job.topology, self._world, default_vertices=1)
         self.n, self.vertex = self._wiring.n, self._world.rank
         if self.n != self._world.size:
@@ -64,7 +64,7 @@ class Network:
         self._placement = Placement(self.n, self._world.size, self._world.rank)
         self._reduction = Reduction(self._world, self._placement, self._job.transport.reduction)
         self._round = full(self._wiring.rows)
-        self._averagers = {}
+        self._averagers, self._alike = {}, set()
         self._stepper = None
 
     @property
@@ -72,11 +72,12 @@ class Network:
         """The mixing matrix W, float64 (n, n)."""
         return self._wiring.matrix
 
-    def attach(self, model, optimizer, total_steps=0, identical=True):
+    def attach(self, model, optimizer, total_steps=0, identical=True, state=None):
         """Make the parameters of `model` rows that are exchanged; `optimizer` is a torch.optim.Optimizer over them.
 
         Call it once, with the model on its device. identical: all vertices take the values of vertex 0. total_steps:
-        needed by one-shot. From here on call step() where optimizer.step() was.
+        needed by one-shot. state: of state_dict(), to go on where it was taken; model and optimizer are then loaded
+        by the user, each vertex its own, and stay as they are. From here on call step() where optimizer.step() was.
         """
         job = self._job
         if self._stepper is not None:
@@ -94,7 +95,7 @@ class Network:
         self._block = Block(layout, [model], self._exchange.storage(), flat_gradients=False)
         self._exchange.bind(self._block)
         self._gradients = torch.zeros((1, layout.p), dtype=layout.dtype, device=layout.device)
-        if identical:
+        if identical and state is None:
             self._take_first(model)
         self._optimizers = TorchOptimizers(self._block, [optimizer], mixed)
         self._stepper = Stepper(
@@ -102,7 +103,9 @@ class Network:
             optimizers=self._optimizers, momentum_policy=job.training.momentum_policy,
             on_mixed=(lambda i: restart_buffers(model)) if job.model.buffers == "reset" else None,
         )  # fmt: skip
-        self._stepper.before()
+        if state is not None:
+            self._stepper.load_state_dict(state)
+        self._stepper.before(resumed=state is not None)
 
     def step(self):
         """Update with the gradients that are there and run the rounds of this step; in place of optimizer.step()."""
@@ -128,6 +131,7 @@ class Network:
     @torch.no_grad()
     def mean(self, tensor):
         """Return the average of all vertices' tensors."""
+        self._check_alike(tensor)
         return self._reduction.mean([tensor.reshape(-1)]).clone().view(tensor.shape)
 
     def consensus_distance(self):
@@ -146,18 +150,15 @@ class Network:
     def detach(self):
         """Give the model tensors of its own again and free the exchange; the Network can attach another model."""
         self._require_model()
+        self._stepper.drain()
         self._block.release()
         self._exchange.close()
         self._stepper = None
 
     def state_dict(self):
-        """Return the state of the schedule: the step; the model and the optimizer are the user's to save."""
+        """Return the state of the schedule, for attach(state=...); the model and the optimizer are the user's to save."""
         self._require_model()
         return self._stepper.state_dict()
-
-    def load_state_dict(self, state):
-        self._require_model()
-        self._stepper.load_state_dict(state)
 
     def _require_model(self):
         if self._stepper is None:
@@ -168,11 +169,28 @@ class Network:
         for tensor in tensors:
             tensor.copy_(torch.from_numpy(self._world.bcast(tensor.detach().cpu().numpy() if self.vertex == 0 else None)))
 
+    def _check_alike(self, tensor):
+        """Raise UserError on all ranks unless every rank brought a floating-point tensor of one size and type."""
+        if not tensor.is_floating_point():
+            raise UserError(f"only floating-point tensors are averaged, this one is {tensor.dtype}; convert it with .float().")
+        key = (tensor.numel(), tensor.dtype)
+        if key in self._alike:
+            return
+        brought = self._world.allgather((tensor.numel(), str(tensor.dtype)))
+        if len(set(brought)) > 1:
+            other = next(r for r, b in enumerate(brought) if b != brought[0])
+            error = UserError(
+                f"all vertices must bring tensors of one size and type: vertex 0 brought {brought[0][0]} elements of {brought[0][1]}, "
+                f"vertex {other} {brought[other][0]} of {brought[other][1]}."
+            )
+            error.agreed = True
+            raise error
+        self._alike.add(key)
+
     def _averager(self, tensor):
         key = (tensor.numel(), tensor.dtype, tensor.device)
         if key not in self._averagers:
-            if not tensor.is_floating_point():
-                raise UserError(f"average takes a floating-point tensor, this one is {tensor.dtype}; convert it with .float().")
+            self._check_alike(tensor)
             exchange = open_exchange("auto", self._world, self._placement, tensor.numel(), tensor.dtype, tensor.device)
             rows = Rows(exchange.storage())
             exchange.bind(rows)

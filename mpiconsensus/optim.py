@@ -15,12 +15,17 @@ from torch.optim.sgd import sgd
 STATES = {"sgd": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq")}
 
 
+def state_names(kind, momentum):
+    """Return the names of the states that the optimizer `kind` keeps: SGD without momentum keeps none."""
+    return STATES[kind] if kind == "adam" or momentum else ()
+
+
 class FlatOptimizer:
     """SGD with momentum or Adam on the rows of a Block. mixed: the state lies in the rows and mixes with them."""
 
     def __init__(self, block, kind, *, momentum=0.0, weight_decay=0.0, mixed=False):
         self.block, self.kind, self.momentum, self.weight_decay, self.mixed = block, kind, momentum, weight_decay, mixed
-        self.names = STATES[kind] if kind == "adam" or momentum else ()
+        self.names = state_names(kind, momentum)
         self.steps = [torch.zeros((), dtype=torch.float32, device=block.layout.device) for _ in range(block.m)]
         self._own = {}
         if not mixed:

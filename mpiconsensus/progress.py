@@ -28,8 +28,13 @@ class Progress:
         self.say(f"graph      {wiring.spec}, {wiring.n} vertices, {len(wiring.edges)} edges; {wiring.weights} weights, |lambda_2| = {wiring.second_modulus:.4f}")
         self.say(f"data       {source.name}, {sum(source.sizes)} training samples, {shards} a vertex; they stay at their vertex")
         self.say(f"model      {facts['model']}, {facts['parameters']:,} parameters; buffers {job.model.buffers}, momentum {job.training.momentum_policy}")
-        self.say(f"algorithm  {describe_algorithm(job)}")
+        self.say(f"algorithm  {trainer.algorithm.describe()}")
         self.say(f"training   {job.training.optimizer}, lr {job.training.lr:g}, batch {job.training.batch_size} a vertex, {trainer.steps_per_epoch} steps an epoch")
+        periods = trainer.algorithm.train_every
+        if len(set(source.sizes)) > 2 or len(set(periods)) > 1:
+            passes = [trainer.steps_per_epoch // q * job.training.batch_size / size for q, size in zip(periods, source.sizes, strict=True)]
+            each = ", ".join(map(str, periods[:12])) + (", ..." if len(periods) > 12 else "")
+            self.say(f"unequal    gradients every {each} steps; an epoch passes over a shard {min(passes):.1f} to {max(passes):.1f} times")
         self.say(f"runs on    {facts['ranks']} rank{'s' * (facts['ranks'] > 1)} x {facts['threads']} thread{'s' * (facts['threads'] > 1)}, {facts['nodes']} node{'s' * (facts['nodes'] > 1)}, {facts['device']}; transport {facts['transport']}; {facts['mpi']}")
         where = "held-out samples" if job.evaluation.validation_fraction else f"{plan.samples} test samples"
         every = "every epoch" if plan.every == 1 else f"every {plan.every} epochs"
@@ -53,17 +58,3 @@ class Progress:
         self.say(f"log     {directory}/run.h5 (mpiconsensus report {directory})")
         self.say(f"models  {directory}/model (mpiconsensus export {directory} --vertex mean)")
         self.file.close()
-
-
-def describe_algorithm(job):
-    """Return the algorithm and the keys that matter to it, in one line."""
-    a = job.algorithm
-    keys = {
-        "consensus": f"order {a.order}, period {a.period}, rounds {a.rounds}" + (f", mix {a.mix}" if isinstance(a.period, list) else ""),
-        "gossip": f"order {a.order}, period {a.period}, pairs {a.pairs}",
-        "local-sgd": f"tau {a.tau}",
-        "one-shot": "one average, at the end",
-        "allreduce": f"gradients, {job.transport.reduction} reduction",
-    }
-    return f"{a.name}: {keys[a.name]}"
-

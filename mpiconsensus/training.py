@@ -52,6 +52,11 @@ class Trainer:
             loaders, held_out = [], []
             for vertex in self.hosted:
                 shard, held = split(self.source.load(vertex), fraction, seed, vertex)
+                if fraction and not len(held.y):
+                    raise UserError(
+                        f"evaluation.validation_fraction = {fraction:g}: vertex {vertex} has one sample, none can be held out; "
+                        "give it more data (hetero.powers, fewer vertices), or set the fraction to 0."
+                    )
                 loaders.append(Loader(shard, job.training.batch_size, seed, vertex))
                 held_out.append(held)
             return loaders, held_out
@@ -84,7 +89,7 @@ class Trainer:
         mixed_state = training.momentum_policy == "mixed"
         layout = Layout(modules[0], buffers=job.model.buffers == "mixed")
         flat = training.arithmetic == "flat"
-        states = len(optim.STATES[training.optimizer]) if mixed_state else 0
+        states = len(optim.state_names(training.optimizer, training.momentum)) if mixed_state else 0
         d = row_length(layout, states)
         self.exchange = self.world.agree(
             open_exchange, job.transport.name, self.world, self.placement, d, layout.dtype, self.device
@@ -105,11 +110,10 @@ class Trainer:
     def _modules(self):
         job = self.job
         name = model_name(job, self.source)
-        hidden = job.model.hidden if isinstance(job.model.hidden, list) else [job.model.hidden]
 
         def build(vertex):
             torch.manual_seed(torch_seed(job.training.seed, "init", vertex))
-            module = models.build(name, self.source.shape, self.source.classes, norm=job.model.norm, hidden=tuple(hidden))
+            module = models.build(name, self.source.shape, self.source.classes, norm=job.model.norm, hidden=tuple(job.model.hidden))
             module = module.to(device=self.device, dtype=self.dtype, memory_format=self.layout_of_images)
             if job.model.buffers == "reset":
                 for layer in norm_layers(module):
@@ -154,9 +158,16 @@ class Trainer:
         if self.stochastic:
             torch.manual_seed(torch_seed(self.job.training.seed, "dropout", vertex, k))
         self.block.gradients[i].zero_()
-        with self._autocast():
-            loss = F.cross_entropy(self.block.modules[i](x), y)
-        loss.backward()
+        try:
+            with self._autocast():
+                loss = F.cross_entropy(self.block.modules[i](x), y)
+            loss.backward()
+        except (RuntimeError, ValueError) as error:
+            hint = " Batch normalisation needs batches of two or more, or model.norm = group." if len(y) == 1 else ""
+            raise TrainingError(
+                f"the model failed at vertex {vertex}, step {k}, on a batch of shape {tuple(x.shape)}: {type(error).__name__}: "
+                f"{str(error).splitlines()[0]}{hint}"
+            ) from error
         value = loss.item()
         if not math.isfinite(value):
             raise TrainingError(

@@ -15,7 +15,7 @@ FLOORS = [
     {"evaluation", "progress"},
     {"training", "report"},
     {"stepper", "optim", "runread"},
-    {"algorithms", "runlog", "modelfiles", "doctor"},
+    {"algorithms", "runlog", "modelfiles", "doctor", "record", "rundirectory"},
     {"schedule", "mixing", "transport", "wiring", "machine"},
     {"block", "placement", "models", "data", "weights", "topology", "runtime"},
 ]

@@ -74,6 +74,9 @@ def replay(outs, mix, gradients_averaged=False, order="atc"):
         ({"period": 2}, lambda k: RING if k % 2 == 0 else None, False),
         ({"order": "cta"}, lambda k: RING, False),
         ({"order": "dpsgd"}, lambda k: RING, False),
+        ({"period": 2, "interrupted": True}, lambda k: RING if k % 2 == 0 else None, False),
+        ({"order": "cta", "period": 2, "interrupted": True}, lambda k: RING if k % 2 == 0 else None, False),
+        ({"order": "dpsgd", "interrupted": True, "transport": "neighbor"}, lambda k: RING, False),
         ({"algorithm": "local-sgd", "tau": 3}, lambda k: np.full((4, 4), 0.25) if (k + 1) % 3 == 0 else None, False),
         ({"algorithm": "one-shot"}, lambda k: np.full((4, 4), 0.25) if k == 6 else None, False),
         ({"algorithm": "allreduce"}, lambda k: None, True),
@@ -81,7 +84,8 @@ def replay(outs, mix, gradients_averaged=False, order="atc"):
 )
 def test_a_users_loop_is_its_matrix_version(options, mix, averaged):
     outs = loop(**options)
-    assert all(out["start"] == outs[0]["start"] for out in outs), "all vertices start from vertex 0's values"
+    for p, first in [(p, first) for out in outs for p, first in zip(out["start"], outs[0]["start"])]:
+        assert np.abs(np.array(p) - np.array(first)).max() < 1e-15, "all vertices start from vertex 0's values"
     ends = replay(outs, mix, averaged, options.get("order", "atc"))
     for out, end in zip(outs, ends):
         for value, expected in zip(out["end"], end):
@@ -123,6 +127,20 @@ def test_one_process_is_a_plain_loop():
 def test_wrong_options_are_named(options, words):
     with pytest.raises(UserError, match=words):
         Network(**options)
+
+
+def test_tensors_that_differ_by_rank_end_all_ranks_with_one_line(tmp_path):
+    script = tmp_path / "uneven.py"
+    script.write_text("import torch, mpiconsensus\nnet = mpiconsensus.Network()\nnet.average(torch.ones(3 + net.vertex))\n")
+    done = mpirun(2, script, timeout=60)
+    assert done.returncode == 2 and done.stderr.count("all vertices must bring tensors of one size") == 1 and "Traceback" not in done.stderr
+
+
+def test_an_error_on_one_rank_ends_the_others(tmp_path):
+    script = tmp_path / "fails.py"
+    script.write_text("import torch, mpiconsensus\nnet = mpiconsensus.Network()\nassert net.vertex == 0\nnet.mean(torch.ones(3))\n")
+    done = mpirun(2, script, timeout=60)
+    assert done.returncode != 0 and "AssertionError" in done.stderr
 
 
 def test_a_network_without_a_model_says_so():

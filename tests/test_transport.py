@@ -29,18 +29,17 @@ def test_rounds_are_their_matrices_and_move_no_row_too_many(name, ranks):
         assert all(0 < rank[0][0] < 9 for rank in told["found"])
 
 
-def choose(name="auto", size=4, nodes=1, device="cpu", d=1000):
+def choose(name="auto", size=4, nodes=1, device="cpu", d=1000, **more):
     world = SimpleNamespace(size=size, nodes=nodes, comm=object() if size > 1 else None)
-    return transport.choose(name, world, Placement(8, size, 0), d, torch.float32, device)
+    return transport.choose(name, world, Placement(8, size, 0), d, torch.float32, device, **more)
 
 
-def test_auto_takes_the_fastest_that_fits(monkeypatch):
+def test_auto_takes_the_fastest_that_fits():
     assert choose(size=1) == "inprocess"
     assert choose() == "shared"
     assert choose(nodes=2) == "neighbor"
     assert choose(device="cuda:0") == "neighbor"
-    monkeypatch.setattr(transport, "shared_memory_free", lambda: 50_000)
-    assert choose() == "neighbor"
+    assert choose(free=2 * 8 * 1000 * 4) == "neighbor"
 
 
 @pytest.mark.parametrize(
@@ -50,6 +49,7 @@ def test_auto_takes_the_fastest_that_fits(monkeypatch):
         (dict(name="shared", size=1), "mpirun"),
         (dict(name="neighbor", size=1), "mpirun"),
         (dict(name="shared", nodes=2), "on 2"),
+        (dict(name="shared", free=50_000), "/dev/shm"),
         (dict(name="shared", device="cuda:0"), "GPU"),
     ],
 )

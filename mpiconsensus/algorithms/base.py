@@ -24,11 +24,12 @@ class Setting(NamedTuple):
 class Algorithm(ABC):
     """A schedule: a pure function of (seed, k) that every rank evaluates alike, with no message.
 
-    name, formula, reference: shown by `mpiconsensus algorithms`. orders: values of algorithm.order that mean
-    something here. averages_gradients: the gradients of all vertices are averaged before the optimizer.
+    name, formula, reference: shown by `mpiconsensus algorithms`. keys: the keys of [algorithm] that mean something
+    here, told in the head of a run. orders: values of algorithm.order that do. averages_gradients: the gradients of all vertices are averaged before the optimizer.
     """
 
     name = formula = reference = ""
+    keys = ()
     orders = ("atc",)
     averages_gradients = False
 
@@ -49,6 +50,11 @@ class Algorithm(ABC):
     @abstractmethod
     def rounds(self, k):
         """Return the tuple of rounds of step k, in order; empty where nothing is exchanged."""
+
+    def describe(self):
+        """Return the algorithm and the keys that matter to it, in one line."""
+        told = [f"{key} {getattr(self.setting.options, key)}" for key in self.keys]
+        return ": ".join([self.name, ", ".join(told)] if told else [self.name])
 
     def one_period(self, key):
         """Return the value of algorithm.`key`, which must be one number for this algorithm."""

@@ -22,6 +22,7 @@ class Consensus(Algorithm):
     name = "consensus"
     formula = "x_i <- sum_j W[i,j] (x_j - a g_j), r rounds at steps that the period q divides"
     reference = "Xiao & Boyd 2004; Lian et al. 2017 (order dpsgd)"
+    keys = ("order", "period", "rounds", "mix")
     orders = ("atc", "cta", "dpsgd")
 
     def __init__(self, setting):

@@ -19,6 +19,7 @@ class Gossip(Algorithm):
     name = "gossip"
     formula = "x_i, x_j <- (x_i + x_j) / 2 for b edges drawn with replacement, at steps that q divides"
     reference = "Boyd, Ghosh, Prabhakar & Shah 2006"
+    keys = ("order", "period", "pairs")
     orders = ("atc", "cta", "dpsgd")
 
     def __init__(self, setting):

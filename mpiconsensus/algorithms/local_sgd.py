@@ -16,6 +16,7 @@ class LocalSGD(Algorithm):
     name = "local-sgd"
     formula = "x_i <- mean_j x_j after steps k with tau | k + 1; tau = 1 is parallel SGD"
     reference = "Stich 2019"
+    keys = ("tau",)
 
     def rounds(self, k):
         return () if (k + 1) % self.setting.options.tau else (MEAN,)

@@ -51,6 +51,8 @@ def main():
     try:
         group.main(standalone_mode=False)
     except UserError as error:
+        if _ranks() > 1 and not getattr(error, "agreed", False):
+            _end_everywhere(error, 2)
         code = _tell(error, 2)
     except click.ClickException as error:
         code = _tell(error.format_message(), 2)
@@ -90,4 +92,7 @@ def _ranks():
 
 
 def _rank():
-    return sys.modules["mpi4py.MPI"].COMM_WORLD.rank if _ranks() > 1 else 0
+    if _ranks() > 1:
+        return sys.modules["mpi4py.MPI"].COMM_WORLD.rank
+    # A mistake on the command line is found before MPI is loaded: the launcher says who we are.
+    return int(os.environ.get("OMPI_COMM_WORLD_RANK") or os.environ.get("PMI_RANK") or os.environ.get("PMIX_RANK") or 0)

@@ -20,8 +20,16 @@ def config(name):
             table = key.name.split(".")[0]
             click.echo(f"[{table}]")
         allowed = f" ({', '.join(key.choices)})" if key.choices else ""
-        click.echo(f"  {key.name.split('.')[1]} = {keys.toml_value(key.default)}   {KINDS[key.kind]}{allowed}")
+        click.echo(f"  {key.name.split('.')[1]} = {keys.toml_value(key.default)}   {_kind(key)}{allowed}")
         click.echo(f"      {key.help}")
+
+
+def _kind(key):
+    """Return what the key takes, in words."""
+    if key.kind in ("ints", "floats"):
+        numbers = KINDS[key.kind[:-1]] + "s"
+        return f"list of {numbers}" if isinstance(key.default, list) else f"{KINDS[key.kind[:-1]]}, or a list of {numbers}, one a vertex"
+    return KINDS[key.kind]
 
 
 KINDS = {
@@ -29,8 +37,6 @@ KINDS = {
     "float": "number",
     "bool": "true or false",
     "str": "text",
-    "ints": "whole number, or a list of them",
-    "floats": "number, or a list of them",
 }
 
 

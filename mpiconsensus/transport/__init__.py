@@ -4,15 +4,19 @@ from mpiconsensus.errors import UserError
 from mpiconsensus.transport.inprocess import InProcess
 from mpiconsensus.transport.neighbor import Neighbor
 from mpiconsensus.transport.reduction import Reduction
-from mpiconsensus.transport.shared import Shared, shared_memory_free
+from mpiconsensus.transport.shared import PAGE, Shared, shared_memory_free
 
 __all__ = ["Reduction", "choose", "open_exchange"]
 
 BY_NAME = {cls.name: cls for cls in (InProcess, Neighbor, Shared)}
 
 
-def choose(name, world, placement, d, dtype, device="cpu"):
-    """Return the name of the transport that `name` stands for on these ranks; UserError where it cannot work."""
+def choose(name, world, placement, d, dtype, device="cpu", free=1 << 62):
+    """Return the name of the transport that `name` stands for on these ranks; UserError where it cannot work.
+
+    free: bytes of shared memory that every rank of the node finds.
+    """
+    need = 2 * placement.n * d * dtype.itemsize + 3 * PAGE * world.size
     one_node, on_cpu = world.nodes == 1, str(device) == "cpu"
     if name == "inprocess" and world.size > 1:
         raise UserError(f"transport.name = inprocess needs one process, {world.size} ranks were started; take auto, shared or neighbor.")
@@ -22,15 +26,21 @@ def choose(name, world, placement, d, dtype, device="cpu"):
         raise UserError(f"transport.name = shared works within one node, the ranks are on {world.nodes}; take auto or neighbor.")
     if name == "shared" and not on_cpu:
         raise UserError("transport.name = shared holds rows in host memory, training.device is a GPU; take auto or neighbor.")
+    if name == "shared" and need > free:
+        raise UserError(
+            f"transport.name = shared needs {need >> 20} MiB of shared memory on the node, {free >> 20} MiB are free in /dev/shm; "
+            "enlarge it, or take --set transport.name=neighbor."
+        )
     if name != "auto":
         return name
     if world.size == 1:
         return "inprocess"
-    need = 2 * placement.n * d * dtype.itemsize + 8192 * world.size
-    return "shared" if one_node and on_cpu and need < shared_memory_free() else "neighbor"
+    return "shared" if one_node and on_cpu and need <= free else "neighbor"
 
 
 def open_exchange(name, world, placement, d, dtype, device="cpu"):
     """Return the Exchange called `name` (auto: the fastest that fits) for rows of d elements; collective."""
-    name = choose(name, world, placement, d, dtype, device)
+    # The ranks agree on what is free: another program may take some between one rank's look and the next one's.
+    free = min(world.allgather(shared_memory_free()))
+    name = choose(name, world, placement, d, dtype, device, free)
     return BY_NAME[name](world, placement, d, dtype, device)

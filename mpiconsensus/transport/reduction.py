@@ -31,9 +31,9 @@ class Reduction:
         The result is overwritten by the next call for the same length and type.
         """
         length, dtype, device = rows[0].numel(), rows[0].dtype, rows[0].device
-        if (length, dtype) not in self._plans:
-            self._plans[length, dtype] = self._plan(length, dtype, device)
-        plan = self._plans[length, dtype]
+        if (length, dtype, device) not in self._plans:
+            self._plans[length, dtype, device] = self._plan(length, dtype, device)
+        plan = self._plans[length, dtype, device]
         if self.world.size == 1:
             return _sum(plan["out"], rows).mul_(1.0 / self.placement.n)
         if self.how == "mpi":

@@ -10,7 +10,6 @@ import os
 import numpy as np
 import torch
 
-from mpiconsensus.errors import UserError
 from mpiconsensus.runtime import mpi
 from mpiconsensus.transport.base import Exchange
 from mpiconsensus.transport.waiting import wait_until
@@ -31,12 +30,6 @@ class Shared(Exchange):
         # All ranks follow which of its two buffers each vertex stands in: rounds say who flips.
         self.side = np.zeros(placement.n, np.int8)
         sizes = [PAGE + 2 * self._bytes(count) for count in placement.counts]
-        need, free = sum(sizes), shared_memory_free()
-        if need > free:
-            raise UserError(
-                f"transport.name = shared needs {need >> 20} MiB of shared memory on the node, {free >> 20} MiB are free in "
-                "/dev/shm; enlarge it, or take --set transport.name=neighbor."
-            )
         self.window = MPI.Win.Allocate_shared(sizes[world.rank], 1, comm=world.comm)
         self.window.Lock_all(MPI.MODE_NOCHECK)
         self._ready, self._done, self._rows, self._mine = [], [], {}, None

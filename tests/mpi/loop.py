@@ -8,6 +8,7 @@ import torch
 import mpiconsensus
 
 options = json.loads(sys.argv[1])
+interrupted = options.pop("interrupted", False)
 net = mpiconsensus.Network(**options)
 torch.manual_seed(5 + net.vertex)
 model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).double()
@@ -21,6 +22,11 @@ for _ in range(7):
     torch.nn.functional.cross_entropy(model(x), y).backward()
     net.step()
     batches.append((x, y))
+    if interrupted and len(batches) == 3:
+        state = net.state_dict()
+        net.detach()
+        net = mpiconsensus.Network(**options)
+        net.attach(model, optimizer, total_steps=7, state=state)
 end = [p.detach().clone() for p in model.parameters()]
 value = torch.tensor([float(net.vertex), 2.0 * net.vertex + 1], dtype=torch.float64)
 out = {
