@@ -91,7 +91,7 @@ def test_the_plan_stays_within_a_tenth_of_the_training(test_size, n, steps, batc
     fixed = evaluation.OVERHEAD / parameters
     cost = plan.samples * (1 + 1 / n) + fixed * (1 + -(-plan.samples // 256))
     assert 1 <= plan.samples <= test_size
-    assert cost <= 0.1 * plan.every * steps * 3 * (batch + fixed) * (1 + 1e-9)
+    assert cost <= 0.1 * plan.every * steps * evaluation.GRADIENT * (batch + fixed) * (1 + 1e-9)
     # Neither rarer nor thinner than it must be.
     least = min(test_size, evaluation.LEAST_SAMPLES)
     assert plan.samples >= least and (plan.every == 1 or plan.samples == least)
