@@ -260,6 +260,18 @@ def test_state_dict_continues_exactly_with_adam():
     assert np.array_equal(rows(whole), rows(second))
 
 
+@pytest.mark.parametrize("precision, dtype", [("float64", torch.float64), ("float32", torch.float32), ("tf32", torch.float32), ("bf16", torch.float32)])
+def test_every_precision_trains_and_keeps_its_type(precision, dtype):
+    t, exact = (trainer(training__precision=p, model__name="mlp") for p in (precision, "float64"))
+    for _ in range(6):
+        losses = t.step()[0]
+        expected = exact.step()[0]
+    assert t.block.storage[0].dtype == dtype
+    # bf16 keeps 8 bits of a number: two or three digits of the loss.
+    assert np.abs(losses - expected).max() < {"float64": 1e-15, "float32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}[precision]
+    assert precision != "bf16" or np.abs(losses - expected).max() > 1e-5, "autocast is at work"
+
+
 @pytest.mark.parametrize(
     "changes, words",
     [

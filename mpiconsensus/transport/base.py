@@ -4,10 +4,12 @@ A transport moves rows, the mixer applies W, the algorithm decides when. Every r
 for every round of the schedule, in the same order, whether or not its vertices take part.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 
 
-class Exchange:
+class Exchange(ABC):
     """Rows of the hosted vertices, readable by the ranks that a round says.
 
     start(round): the current rows may be read from here on; they must not be written before release.
@@ -37,8 +39,9 @@ class Exchange:
     def start(self, round_):
         self.round = round_
 
+    @abstractmethod
     def finish(self):
-        raise NotImplementedError
+        """Wait for the rows of the round and return the function from a vertex to its row."""
 
     def writable(self, i):
         pass
