@@ -16,7 +16,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 def environment(**changes):
     """Return an environment for a child process: this checkout, one thread, and root allowed to start MPI."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "OMPI_COMM", "PMIX_"))}
+    # Under `make test`, make's own variables would reach the make that a test runs.
+    foreign = ("SLURM_", "OMPI_COMM", "PMIX_", "MAKE", "MFLAGS")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
     env.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMP_NUM_THREADS="1", PYTHONUNBUFFERED="1")
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT), env.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     env.update(changes)

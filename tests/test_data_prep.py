@@ -392,7 +392,10 @@ def test_a_signal_leaves_nothing(tmp_path, monkeypatch, number):
 
     monkeypatch.setattr(shards, "_encode", encode)
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A test run in the background ignores SIGINT, and its children would with it.
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
     result = run(fashion_mnist, tmp_path / "raw", tmp_path / "out", "--shards", 3)
+    signal.signal(signal.SIGINT, interrupt)
     assert result.exit_code == 130 and "interrupted" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
     assert signal.signal(signal.SIGTERM, before) is signal.SIG_DFL

@@ -132,7 +132,7 @@ class Checkout:
             return
         words = shlex.split(smaller(command))
         if words[0] == "make":
-            done = subprocess.run([words[0], "-n", *words[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+            done = subprocess.run([words[0], "-n", *words[1:]], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
             self.done[command] = done.returncode, done.stdout + done.stderr
         elif words[0] == "mpiconsensus":
             out = self.folder / "output"

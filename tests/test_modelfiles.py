@@ -117,8 +117,11 @@ def test_a_vertex_that_is_not_there_is_named_with_those_that_are(run_dir, vertex
 
 
 def test_what_is_missing_or_damaged_is_named(run_dir, tmp_path):
-    with pytest.raises(UserError, match="holds no model/"):
+    with pytest.raises(UserError, match="does not exist; give a run directory"):
         modelfiles.load(tmp_path / "elsewhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no model/"):
+        modelfiles.load(tmp_path / "empty")
     with pytest.raises(UserError, match="'lats' is not known; choose one of last, best"):
         modelfiles.load(run_dir, 0, "lats")
     os.truncate(modelfiles.find(run_dir, 0), 200)

@@ -35,7 +35,7 @@ DIGITS_ONLY = {
     "buffers mixed": {"model.buffers": "mixed", "algorithm.order": "dpsgd"},
     "buffers reset": {"model.buffers": "reset", "algorithm.period": 5},
     "adam mixed": {"training.optimizer": "adam", "training.lr": 0.001, "training.momentum_policy": "mixed"},
-    "torch": {"training.arithmetic": "torch", "training.momentum_policy": "mixed", "algorithm.order": "dpsgd"},
+    "torch": {"training.arithmetic": "torch", "training.momentum_policy": "mixed", "algorithm.order": "dpsgd", "algorithm.period": 2},
     "independent": {"training.init": "independent", "algorithm.name": "gossip", "algorithm.order": "dpsgd", "algorithm.pairs": 3},
 }
 
