@@ -36,6 +36,7 @@ class Trainer:
         self.placement = Placement(wiring.n, world.size, world.rank)
         self.hosted = self.placement.hosted
         self.device = pick_device(job.training.device, world)
+        self._generator = default_generator(self.device)
         self.dtype = DTYPES[job.training.precision]
         set_precision(job.training.precision)
         self.layout_of_images = memory_format(job, source)
@@ -156,7 +157,7 @@ class Trainer:
         self.batches_drawn[i] += 1
         ready = time.perf_counter()
         if self.stochastic:
-            torch.manual_seed(torch_seed(self.job.training.seed, "dropout", vertex, k))
+            self._generator.manual_seed(torch_seed(self.job.training.seed, "dropout", vertex, k))
         self.block.gradients[i].zero_()
         try:
             with self._autocast():
@@ -245,6 +246,14 @@ def pick_device(name, world):
     if not torch.cuda.is_available():
         raise UserError("training.device = cuda, but this torch finds no CUDA device; take auto or cpu.")
     return torch.device("cuda", world.node_rank % torch.cuda.device_count())
+
+
+def default_generator(device):
+    """Return the generator that dropout on `device` draws from; torch.manual_seed seeds every backend, at 0.1 ms a call."""
+    if device.type == "cpu":
+        return torch.default_generator
+    torch.cuda.init()
+    return torch.cuda.default_generators[device.index]
 
 
 def set_precision(precision):
