@@ -72,7 +72,7 @@ KEYS = [
     Key("transport.reduction", "str", "ordered", "averages over all vertices: ordered (bit-identical for every placement) or mpi (MPI_Allreduce)", ("ordered", "mpi")),
     Key("evaluation.every", "int", 0, "epochs between evaluations; 0: as often as a tenth of the training time allows", low=0),
     Key("evaluation.samples", "int", 0, "test samples of an evaluation within the run; 0: as many as a tenth of the training time allows; the closing one takes all", low=0),
-    Key("evaluation.batch_size", "int", 256, "samples a forward pass of an evaluation", low=1),
+    Key("evaluation.batch_size", "int", 64, "samples a forward pass of an evaluation", low=1),
     Key("evaluation.validation_fraction", "float", 0.0, "share of each shard held out for choosing; above 0 the test set is touched at the end only", low=0.0, high=0.9),
     Key("log.directory", "str", "runs", "where run directories are made"),
     Key("log.name", "str", "", "name of the run directory; empty: from the job, numbered"),
@@ -184,7 +184,8 @@ def toml_value(value):
         return "[" + ", ".join(toml_value(v) for v in value) + "]"
     if isinstance(value, float):
         return repr(value)
-    return json.dumps(value, ensure_ascii=False, default=str)
+    # TOML forbids one character that JSON allows.
+    return json.dumps(value, ensure_ascii=False, default=str).replace("\x7f", "\\u007f")
 
 
 def _read_toml(path):
