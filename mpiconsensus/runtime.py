@@ -11,7 +11,7 @@ import warnings
 
 import numpy as np
 
-from mpiconsensus.errors import UserError
+from mpiconsensus.errors import TrainingError, UserError
 from mpiconsensus.limits import cgroup_cores, usable_cores
 
 # What each launcher sets in the environment of a rank, first match wins.
@@ -33,17 +33,21 @@ def launcher(environ=os.environ):
 
 
 class World:
-    """The ranks of this run. `comm` is None in one process without a launcher: then MPI is never loaded."""
+    """The ranks of this run. `comm` is None in one process without a launcher: then MPI is never loaded.
 
-    def __init__(self, comm=None):
+    node_comm: the ranks that share memory with this one, found where it is not given. nodes: how many there are;
+    fullest_node: the most ranks on one.
+    """
+
+    def __init__(self, comm=None, node_comm=None):
         self.comm = comm
         self.rank, self.size = (comm.rank, comm.size) if comm else (0, 1)
-        self.node_comm = comm.Split_type(mpi().COMM_TYPE_SHARED) if comm else None
+        self.node_comm = node_comm or (comm.Split_type(mpi().COMM_TYPE_SHARED) if comm else None)
         self.node_rank, self.node_size = (self.node_comm.rank, self.node_comm.size) if comm else (0, 1)
         names = self.gather(socket.gethostname())
         self.hosts = self.bcast(names)
-        leaders = self.gather(self.node_rank == 0)
-        self.nodes = self.bcast(sum(leaders) if self.rank == 0 else None)
+        sizes = self.allgather(self.node_size if self.node_rank == 0 else 0)
+        self.nodes, self.fullest_node = sum(size > 0 for size in sizes), max(sizes)
         mine = tuple(sorted(os.sched_getaffinity(0)))
         affinities = self.node_comm.allgather(mine) if comm else [mine]
         # Ranks that share this rank's cores; and whether the node has more ranks than cores.
@@ -178,12 +182,12 @@ class World:
 
 def _end_all_ranks(kind, error, trace):
     world = mpi().COMM_WORLD
-    if issubclass(kind, UserError):
-        if not getattr(error, "agreed", False) or world.rank == 0:
-            print(f"mpiconsensus: {error}", file=sys.stderr, flush=True)
-    else:
+    code = 2 if issubclass(kind, UserError) else 3 if issubclass(kind, TrainingError) else 1
+    if code == 1:
         sys.__excepthook__(kind, error, trace)
-    world.Abort(2 if issubclass(kind, UserError) else 1)
+    elif not getattr(error, "agreed", False) or world.rank == 0:
+        print(f"mpiconsensus: {error}", file=sys.stderr, flush=True)
+    world.Abort(code)
 
 
 def mpi():
