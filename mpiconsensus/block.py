@@ -1,6 +1,6 @@
 """The replicas of a rank: one contiguous (hosted vertices, d) array, whose rows the modules are views of.
 
-Rows are double-buffered: a round reads every row where it lies and writes the mixed row into the other buffer, then
+Rows have two buffers or more: a round reads every row where it lies and writes the mixed row into the next buffer, then
 the modules are pointed at it; nothing is copied back. Array legend: m hosted vertices, d length of a row.
 """
 
@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from mpiconsensus.errors import UserError
+from mpiconsensus.pieces import pieces
 
 # Tensors start at multiples of 64 bytes, so that a replica's arithmetic does not depend on where its row lies;
 # rows are multiples of 256 elements, so that vector loops have no tail and sums are the same in every placement.
@@ -67,15 +68,16 @@ class Layout:
 
 
 class Rows:
-    """m double-buffered rows. storage: the two (m, d) arrays, made by a transport.
+    """m rows with two or more buffers each. storage: the (m, d) arrays of the buffers, made by a transport.
 
-    x(i): the current row of hosted vertex i. other(i): the row that a round may write. flip(i) exchanges the two.
+    x(i): the current row of hosted vertex i. other(i): the row that a round may write. flip(i) goes on to that one.
     """
 
     def __init__(self, storage):
         self.storage = storage
         self.m, self.d = storage[0].shape
         self.current = [0] * self.m
+        self._pieces = {}
 
     def x(self, i):
         """Return the current row of hosted vertex i, (d,)."""
@@ -83,11 +85,21 @@ class Rows:
 
     def other(self, i):
         """Return the row that the next round writes for hosted vertex i, (d,)."""
-        return self.storage[1 - self.current[i]][i]
+        return self.storage[self._next(i)][i]
+
+    def next_pieces(self, i):
+        """Return other(i) in the pieces that sums go by."""
+        key = self._next(i), i
+        if key not in self._pieces:
+            self._pieces[key] = pieces(self.other(i))
+        return self._pieces[key]
 
     def flip(self, i):
         """Make the other row of hosted vertex i the current one."""
-        self.current[i] = 1 - self.current[i]
+        self.current[i] = self._next(i)
+
+    def _next(self, i):
+        return (self.current[i] + 1) % len(self.storage)
 
 
 class Block(Rows):
@@ -99,7 +111,7 @@ class Block(Rows):
     def __init__(self, layout, modules, storage, flat_gradients=True):
         super().__init__(storage)
         self.layout, self.modules, self.p = layout, modules, layout.p
-        self._views = [[_views(layout, storage[side][i]) for side in (0, 1)] for i in range(self.m)]
+        self._views = [[_views(layout, rows[i]) for rows in storage] for i in range(self.m)]
         self._tensors = []
         self.gradients = None
         if flat_gradients:

@@ -47,7 +47,7 @@ def estimate(job, wiring, source, placement):
     for ranks in sorted({placement.ranks, wiring.n}):
         m = -(-wiring.n // ranks)
         share = layout.p * layout.dtype.itemsize
-        memory = BASE_BYTES + m * (2 * row + share * (1 + states - mixed) + max(source.sizes) * (sample + 16))
+        memory = BASE_BYTES + m * (algorithm.depth * row + share * (1 + states - mixed) + max(source.sizes) * (sample + 16))
         most = f"{m} vertices each" if m > 1 else "one vertex each"
         facts[f"memory a rank, {ranks} ranks"] = f"{_told(memory)} ({most}; activations not counted)"
     return facts

@@ -1,34 +1,43 @@
-"""A round on the rows of a rank, and its arithmetic: rows summed in ascending vertex order, in pieces that fit the cache.
-
-The edges of the pieces are fixed and the same for all transports and placements: vector bodies use fused
-multiply-adds and tails need not, so the same edges are what makes the sums equal bit for bit.
-"""
+"""A round on the rows of a rank, and its arithmetic: rows blended one after the other, in an order that W alone gives."""
 
 import time
+from typing import NamedTuple
 
 import torch
 
-# 65,536 float32 are 256 KiB: the piece being summed stays in the second-level cache while the terms stream by.
-PIECE = 65536
+from mpiconsensus.pieces import pieces
 
 
-def combine(out, terms):
-    """Write sum of weight * row over `terms` into `out`; terms is a list of (weight, row), ascending by vertex.
+def combine(sums):
+    """Write for each of `sums`, a list of (out, terms), the interpolation of its rows; terms: [(row, share)].
 
-    out and rows: (d,) tensors of one dtype; out must not be one of the rows. Local.
+    out and rows: as `pieces` gives them; out must not be one of the rows of any of the sums. Local.
+    The first piece of all sums comes first: rows that several sums read are in the cache by then.
     """
-    length = out.numel()
-    step = PIECE if out.device.type == "cpu" else length
-    pieces = [row.split(step) for _, row in terms]
-    first, rest = terms[0][0], [weight for weight, _ in terms[1:]]
-    for piece, terms_of_piece in zip(out.split(step), zip(*pieces), strict=True):
-        torch.mul(terms_of_piece[0], first, out=piece)
-        for term, weight in zip(terms_of_piece[1:], rest, strict=True):
-            piece.add_(term, alpha=weight)
+    if not sums:
+        return
+    for piece in range(len(sums[0][0])):
+        for out, ((first, _), *rest) in sums:
+            total = out[piece]
+            if not rest:
+                total.copy_(first[piece])
+                continue
+            (second, share), *rest = rest
+            torch.lerp(first[piece], second[piece], share, out=total)
+            for row, share in rest:
+                total.lerp_(row[piece], share)
 
 
-def run_round(exchange, rows, hosted, round_, started=False):
-    """Run one round on the Rows of the hosted vertices, and return (waiting, mixing) in seconds; collective.
+class Times(NamedTuple):
+    """Seconds of a round: waited for others, spent on the sums, and hidden behind other work between start and finish."""
+
+    wait_s: float
+    mix_s: float
+    hidden_s: float
+
+
+def run_round(exchange, rows, round_, started=False):
+    """Run one round on the Rows of the hosted vertices and return its Times; collective.
 
     started: exchange.start(round_) was called before, to hide the exchange behind other work.
     """
@@ -36,20 +45,52 @@ def run_round(exchange, rows, hosted, round_, started=False):
     if not started:
         exchange.start(round_)
     row = exchange.finish()
+    index = exchange.placement.index
+    sums = []
+    for vertex, blend in round_.blends.items():
+        if vertex in index:
+            exchange.writable(index[vertex])
+            sums.append((rows.next_pieces(index[vertex]), [(row(j), share) for j, share in blend]))
     arrived = time.perf_counter()
-    waited = 0.0
-    mine = [(i, round_.rows[v]) for i, v in enumerate(hosted) if v in round_.rows]
-    for i, (indices, weights) in mine:
-        since = time.perf_counter()
-        exchange.writable(i)
-        waited += time.perf_counter() - since
-        combine(rows.other(i), [(w, row(j)) for j, w in zip(indices.tolist(), weights.tolist())])
+    combine(sums)
     mixed = time.perf_counter()
     exchange.release()
-    for i, _ in mine:
-        rows.flip(i)
-    wait_s = arrived - begin + waited + (time.perf_counter() - mixed)
-    return wait_s, mixed - arrived - waited
+    exchange.flip(round_.vertices)
+    return Times(arrived - begin + time.perf_counter() - mixed, mixed - arrived, exchange.hidden_s if started else 0.0)
+
+
+def run_delayed(exchange, rows, late, next_):
+    """Mix with the round `late`, started a step ago, and start `next_`; either may be None; returns the Times; collective.
+
+        x_i <- y_i + sum_j (W - I)[i,j] y'_j      y: the rows as they are, y': the rows that `late` was started with
+
+    Rows that `next_` hands out stay as they are for its readers: their vertices go on in the next buffer.
+    """
+    begin = time.perf_counter()
+    index, sums, moving, hidden_s = exchange.placement.index, [], set(), 0.0
+    if late:
+        row = exchange.finish()
+        hidden_s = exchange.hidden_s
+        moving.update(late.vertices)
+        for vertex, blend in late.late_blends.items():
+            if vertex in index:
+                exchange.writable(index[vertex])
+                own = pieces(rows.x(index[vertex]))
+                sums.append((rows.next_pieces(index[vertex]), [(own, 1.0), *((row(j), share) for j, share in blend)]))
+    arrived = time.perf_counter()
+    combine(sums)
+    mixed = time.perf_counter()
+    if late:
+        exchange.release()
+    if next_:
+        exchange.start(next_)
+        for vertex in next_.readers.keys() | next_.rows.keys():
+            if vertex in index and vertex not in moving:
+                exchange.writable(index[vertex])
+                rows.other(index[vertex]).copy_(rows.x(index[vertex]))
+            moving.add(vertex)
+    exchange.flip(sorted(moving))
+    return Times(arrived - begin + time.perf_counter() - mixed, mixed - arrived, hidden_s)
 
 
 def distances(rows, mean):

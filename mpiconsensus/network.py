@@ -90,7 +90,7 @@ class Network:
         mixed = job.training.momentum_policy == "mixed"
         states = len(TorchOptimizers(None, [optimizer]).names) if mixed else 0
         self._exchange = open_exchange(
-            job.transport.name, self._world, self._placement, row_length(layout, states), layout.dtype, layout.device
+            job.transport.name, self._world, self._placement, row_length(layout, states), layout.dtype, layout.device, self._algorithm.depth
         )
         self._block = Block(layout, [model], self._exchange.storage(), flat_gradients=False)
         self._exchange.bind(self._block)
@@ -125,7 +125,7 @@ class Network:
         rows.x(0)[: tensor.numel()].copy_(tensor.reshape(-1))
         if self._round.rows:
             for _ in range(rounds):
-                mixing.run_round(exchange, rows, [self.vertex], self._round)
+                mixing.run_round(exchange, rows, self._round)
         return rows.x(0)[: tensor.numel()].clone().view(tensor.shape)
 
     @torch.no_grad()

@@ -8,7 +8,7 @@ import numpy as np
 class Record:
     """The steps of one epoch on one rank: columns of (K, m), kept until they are logged."""
 
-    NAMES = ("loss", "io_s", "compute_s", "wait_s", "mix_s", "bytes_sent")
+    NAMES = ("loss", "io_s", "compute_s", "wait_s", "mix_s", "hidden_s", "bytes_sent")
 
     def __init__(self, m, first, steps):
         self.m, self.first, self.taken, self.logged = m, first, 0, 0
@@ -17,9 +17,9 @@ class Record:
         self.started = time.perf_counter()
         self.seconds = 0.0
 
-    def add(self, loss, rate, io_s, compute_s, wait_s, mix_s, bytes_sent):
+    def add(self, loss, rate, io_s, compute_s, wait_s, mix_s, hidden_s, bytes_sent):
         # A rank's waiting and mixing are shared out evenly among the vertices that it hosts.
-        for name, value in zip(self.NAMES, (loss, io_s, compute_s, wait_s / self.m, mix_s / self.m, bytes_sent)):
+        for name, value in zip(self.NAMES, (loss, io_s, compute_s, wait_s / self.m, mix_s / self.m, hidden_s / self.m, bytes_sent)):
             self.columns[name][self.taken] = value
         self.rates[self.taken] = rate
         self.taken += 1
@@ -39,7 +39,7 @@ class Record:
 
     def sums(self):
         """Return the epoch's columns: sums a vertex, and the mean of the losses (NaN where it did not train)."""
-        sums = {name: self.columns[name].sum(axis=0) for name in ("io_s", "compute_s", "wait_s", "mix_s")}
+        sums = {name: self.columns[name].sum(axis=0) for name in ("io_s", "compute_s", "wait_s", "mix_s", "hidden_s")}
         losses = np.where(np.isfinite(self.columns["loss"]), self.columns["loss"], 0.0).sum(axis=0)
         with np.errstate(invalid="ignore"):
             sums["train_loss"] = losses / np.where(self.trained > 0, self.trained, np.nan)

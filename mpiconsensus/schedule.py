@@ -26,6 +26,36 @@ class Round:
         }
 
     @cached_property
+    def blends(self):
+        """{i: [(j, share), ...]}: row i of W as interpolations, x <- x + share (x_j - x), one after the other.
+
+        They read a row once and write the sum once less than products and sums do, and leave vertices that agree as
+        they are, to the last bit. Positive weights come first, ascending by j, then negative ones: the weights so far,
+        which a share is a part of, never vanish. The first share is 1.
+        """
+        return {i: _blend(zip(js.tolist(), ws.tolist())) for i, (js, ws) in self.rows.items()}
+
+    @cached_property
+    def late_blends(self):
+        """{i: [(j, share), ...]}: row i of W - I, as interpolations from a row that stands ahead with weight 1."""
+        changes = {}
+        for i, (js, ws) in self.rows.items():
+            weights = dict(zip(js.tolist(), ws.tolist()))
+            weights[i] = weights.get(i, 0.0) - 1.0
+            changes[i] = _blend(sorted(weights.items()), 1.0)
+        return changes
+
+    @cached_property
+    def sources(self):
+        """{i: [j, ...]}: the rows that row i of W names, as numbers of Python."""
+        return {i: js.tolist() for i, (js, _) in self.rows.items()}
+
+    @cached_property
+    def vertices(self):
+        """Ascending vertices whose row is not the identity."""
+        return list(self.rows)
+
+    @cached_property
     def readers(self):
         """{j: ascending vertices other than j whose row contains j}: the ones that j sends to."""
         readers = {}
@@ -59,6 +89,16 @@ class Round:
             w[i] = 0.0
             w[i, js] = ws
         return w
+
+
+def _blend(weights, total=0.0):
+    """Return [(j, share)] of [(j, weight)]; total: the weight of what stands ahead."""
+    weights = [(j, w) for j, w in weights if w]
+    shares = []
+    for j, w in [t for t in weights if t[1] > 0] + [t for t in weights if t[1] < 0]:
+        total += w
+        shares.append((j, w / total))
+    return shares
 
 
 class Mean:

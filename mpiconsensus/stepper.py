@@ -7,33 +7,38 @@ import time
 
 import numpy as np
 
-from mpiconsensus.mixing import run_round
+from mpiconsensus.errors import UserError
+from mpiconsensus.mixing import run_delayed, run_round
 from mpiconsensus.schedule import MEAN
 
 
 class Stepper:
-    """Runs the rounds of an algorithm on a Block.
+    """Runs the rounds of an algorithm on a Block; where the algorithm is delayed, mixes with the round of the step before.
 
     optimizers: has push(i), pull(i), reset(i), decay(i) for hosted vertex i. momentum_policy: local, mixed or reset.
     on_mixed(i): called for hosted vertex i after a step that mixed it (buffers that restart there).
-    k: the step. wait_s, mix_s: seconds since the last `take`. bytes_sent: (m,) bytes that the hosted vertices sent.
+    k: the step. wait_s, mix_s, hidden_s: seconds since the last `take`, waited for others, spent on sums, and spent by
+    rows under way behind other work. bytes_sent: (m,) bytes that the hosted vertices sent.
     """
 
     def __init__(self, algorithm, order, exchange, reduction, block, placement, *, optimizers, momentum_policy="local", on_mixed=None):
         self.algorithm, self.order, self.exchange, self.reduction = algorithm, order, exchange, reduction
         self.block, self.placement, self.optimizers = block, placement, optimizers
         self.momentum_policy, self.on_mixed = momentum_policy, on_mixed
+        if algorithm.delayed and (momentum_policy != "local" or block.layout.buffers or on_mixed):
+            raise UserError("algorithm.delay = 1 mixes parameters alone; take training.momentum_policy = local and model.buffers = local.")
         self.k = 0
         self.drift = None
         self._watch = False
         self._started = None
+        self._late = None  # the round that a delayed algorithm started a step ago
         self.row_bytes = block.d * block.layout.dtype.itemsize
         self.take()
 
     def take(self):
-        """Return and clear (wait_s, mix_s, bytes_sent)."""
-        taken = (getattr(self, "wait_s", 0.0), getattr(self, "mix_s", 0.0), getattr(self, "bytes_sent", None))
-        self.wait_s = self.mix_s = 0.0
+        """Return and clear (wait_s, mix_s, hidden_s, bytes_sent)."""
+        taken = tuple(getattr(self, name, 0.0) for name in ("wait_s", "mix_s", "hidden_s", "bytes_sent"))
+        self.wait_s = self.mix_s = self.hidden_s = 0.0
         self.bytes_sent = np.zeros(self.block.m, np.int64)
         return taken
 
@@ -71,10 +76,10 @@ class Stepper:
 
     def drain(self):
         """Finish a round that is under way without mixing it, so that the exchange can be closed."""
-        if self._started is not None:
+        if self._started is not None or self._late is not None:
             self.exchange.finish()
             self.exchange.release()
-            self._started = None
+            self._started = self._late = None
 
     def mean_gradients(self, gradients):
         """Replace each of the m rows of `gradients` by the average over all vertices; collective."""
@@ -96,7 +101,9 @@ class Stepper:
 
     def _run(self):
         rounds = self._rounds
-        if not rounds:
+        if self.algorithm.delayed:
+            rounds = (self._late,) if self._late else ()
+        if not rounds and not self._rounds:
             self._watch = False
             return
         watched = self._watch
@@ -104,8 +111,11 @@ class Stepper:
             self._push()
         if watched:
             before = self.mean_row()[: self.block.p].clone()
-        for round_ in rounds:
-            self._mean() if round_ is MEAN else self._mix(round_)
+        if self.algorithm.delayed:
+            self._mix_late()
+        else:
+            for round_ in rounds:
+                self._mean() if round_ is MEAN else self._mix(round_)
         if watched:
             self.drift = float((self.mean_row()[: self.block.p] - before).double().norm())
             self._watch = False
@@ -125,10 +135,21 @@ class Stepper:
 
     def _mix(self, round_):
         started, self._started = self._started is not None, None
-        wait_s, mix_s = run_round(self.exchange, self.block, self.placement.hosted, round_, started)
-        self.wait_s += wait_s
-        self.mix_s += mix_s
-        self.bytes_sent += round_.out_degree[self.placement.hosted] * self.row_bytes
+        self._count(run_round(self.exchange, self.block, round_, started), round_)
+
+    def _mix_late(self):
+        """Mix with the round that was started a step ago, and start the one of this step."""
+        next_ = self._rounds[0] if self._rounds else None
+        times = run_delayed(self.exchange, self.block, self._late, next_)
+        self._late = next_
+        self._count(times, next_)
+
+    def _count(self, times, round_):
+        self.wait_s += times.wait_s
+        self.mix_s += times.mix_s
+        self.hidden_s += times.hidden_s
+        if round_:
+            self.bytes_sent += round_.out_degree[self.placement.hosted] * self.row_bytes
 
     def _mean(self):
         start = time.perf_counter()
@@ -147,7 +168,25 @@ class Stepper:
         return self.exchange.rows_sent * self.row_bytes + self.reduction.wire_elements * self.block.layout.dtype.itemsize
 
     def state_dict(self):
-        return {"step": self.k}
+        """Return {"step"} and, of a round under way, {"late": {vertex: the row that it was started with}}."""
+        state = {"step": self.k}
+        if self._late:
+            sides = self.exchange.sides
+            state["late"] = {v: self.block.storage[sides[v]][i].clone() for i, v in enumerate(self.placement.hosted)}
+        return state
 
     def load_state_dict(self, state):
+        """Continue at the step of a state; the rows of the block are loaded before; collective where a round was under way."""
         self.k = int(state["step"])
+        if "late" in state:
+            self._resume(state["late"])
+
+    def _resume(self, late):
+        """Start the round of the step before anew, from the rows that it was started with."""
+        rows = [self.block.x(i).clone() for i in range(self.block.m)]
+        for i, vertex in enumerate(self.placement.hosted):
+            self.block.x(i).copy_(late[vertex])
+        self._late = self.algorithm.rounds(self.k - 1)[0]
+        run_delayed(self.exchange, self.block, None, self._late)
+        for i, row in enumerate(rows):
+            self.block.x(i).copy_(row)

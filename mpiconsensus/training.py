@@ -93,7 +93,7 @@ class Trainer:
         states = len(optim.state_names(training.optimizer, training.momentum)) if mixed_state else 0
         d = row_length(layout, states)
         self.exchange = self.world.agree(
-            open_exchange, job.transport.name, self.world, self.placement, d, layout.dtype, self.device
+            open_exchange, job.transport.name, self.world, self.placement, d, layout.dtype, self.device, self.algorithm.depth
         )  # fmt: skip
         self.block = Block(layout, modules, self.exchange.storage())
         self.exchange.bind(self.block)
@@ -219,6 +219,7 @@ class Trainer:
 
     def close(self):
         """Free the transport; collective. The modules keep their values."""
+        self.stepper.drain()
         self.block.release()
         self.exchange.close()
 

@@ -79,6 +79,73 @@ def test_consensus_is_its_matrix_version(order, period, rounds):
     compare(step, algorithm__order=order, algorithm__period=period, algorithm__rounds=rounds)
 
 
+def damping(w):
+    """The t whose recursion x_{k+1} = x_k + t (W - I) x_{k-1} forgets fastest, from the spectrum of its block matrix."""
+    n, rates = len(w), {}
+    for t in np.arange(1, 101) / 100:
+        m = np.block([[np.eye(n), t * (w - np.eye(n))], [np.eye(n), np.zeros((n, n))]])
+        moduli = np.abs(np.linalg.eigvals(m))
+        rates[t] = np.sort(moduli)[-2]  # the largest is the mean's, 1
+    return min(rates, key=lambda t: round(rates[t], 9))
+
+
+@pytest.mark.parametrize("period", [1, 3, [1, 2, 3, 1, 2, 4]])
+def test_a_delayed_mix_is_its_matrix_version(period):
+    before = {}
+
+    def step(k, x, g, w):
+        periods = np.broadcast_to(period, N)
+        t = damping(w) if min(periods) == 1 else 1.0
+        v = (1 - t) * np.eye(N) + t * w
+        y = x - LR * g(x, k)
+        x = y + before.pop("mix", 0.0)
+        mixes = np.array([k % q == 0 for q in periods])
+        m = np.where(np.outer(mixes, mixes), v, 0.0)
+        np.fill_diagonal(m, 0.0)
+        m += np.diag(1 - m.sum(axis=1))
+        before["mix"] = m @ y - y
+        return x
+
+    t = compare(step, algorithm__delay=1, algorithm__period=period)
+    assert (period == 3) == ("damping" not in vars(t.algorithm))
+
+
+def test_a_delayed_mix_keeps_the_mean_and_agrees():
+    t = trainer(algorithm__delay=1, training__lr=0.0, training__epochs=100, training__max_steps=100)
+    mean, spread = rows(t).mean(axis=0), np.ptp(rows(t), axis=0).max()
+    for _ in range(60):
+        t.step()
+    assert np.abs(rows(t).mean(axis=0) - mean).max() < 1e-14
+    assert np.ptp(rows(t), axis=0).max() < 1e-3 * spread
+
+
+def test_a_delayed_run_continues_where_its_state_was_taken():
+    whole = trainer(algorithm__delay=1, training__momentum=0.9)
+    for _ in range(5):
+        whole.step()
+    state = whole.state_dict()
+    rest = trainer(algorithm__delay=1, training__momentum=0.9)
+    rest.load_state_dict(state)
+    for _ in range(5):
+        whole.step(), rest.step()
+    assert np.array_equal(rows(whole), rows(rest))
+
+
+@pytest.mark.parametrize(
+    "keys, words",
+    [
+        (dict(algorithm__order="dpsgd"), "order atc"),
+        (dict(algorithm__rounds=2), "one round"),
+        (dict(algorithm__name="gossip"), "algorithm.delay = 0"),
+        (dict(training__momentum_policy="mixed"), "momentum_policy = local"),
+        (dict(model__buffers="mixed", model__name="digits-cnn", shape=(1, 8, 8)), "buffers = local"),
+    ],
+)
+def test_what_cannot_be_delayed_is_refused(keys, words):
+    with pytest.raises(UserError, match=words):
+        trainer(algorithm__delay=1, **keys)
+
+
 @pytest.mark.parametrize("mix", ["thesis", "mutual"])
 def test_unequal_vertices_are_their_matrix_version(mix):
     train, period = [1, 2, 1, 3, 1, 2], [1, 2, 3, 1, 2, 4]

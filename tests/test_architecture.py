@@ -18,6 +18,7 @@ FLOORS = [
     {"algorithms", "runlog", "modelfiles", "doctor", "record", "rundirectory"},
     {"schedule", "mixing", "transport", "wiring", "machine"},
     {"block", "placement", "models", "data", "weights", "topology", "runtime"},
+    {"pieces"},
 ]
 ANYONE = {"errors", "config", "randomness", "limits"}
 

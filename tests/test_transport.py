@@ -1,6 +1,10 @@
 """Rounds over every transport under a real mpirun; what a rank receives; the choice of a transport."""
 
 import json
+import os
+import subprocess
+import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -8,8 +12,9 @@ import torch
 from conftest import ROOT, mpirun
 
 from mpiconsensus import transport
-from mpiconsensus.errors import UserError
+from mpiconsensus.errors import TrainingError, UserError
 from mpiconsensus.placement import Placement
+from mpiconsensus.transport import peers, waiting
 
 SCRIPT = ROOT / "tests" / "mpi" / "rows.py"
 
@@ -29,17 +34,84 @@ def test_rounds_are_their_matrices_and_move_no_row_too_many(name, ranks):
         assert all(0 < rank[0][0] < 9 for rank in told["found"])
 
 
+@pytest.mark.parametrize("name, ranks, nodes", [("shared", 4, 1), ("neighbor", 3, 1), ("shared", 5, 2)])
+def test_ten_thousand_rounds_with_delays_at_every_point(name, ranks, nodes):
+    done = mpirun(ranks, ROOT / "tests" / "mpi" / "stress.py", name, 5000, nodes)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["rounds"] == 10_000 and told["title"].count("between nodes") == nodes - 1
+    assert all(waits > 100 for waits in told["waits"])  # or nobody was late, and nothing was tried
+
+
+@pytest.mark.parametrize("name", ["shared", "neighbor"])
+@pytest.mark.parametrize("how", ["dpsgd", "delay"])
+def test_who_is_late_by_less_than_a_gradient_keeps_nobody_waiting(name, how):
+    done = mpirun(2, ROOT / "tests" / "mpi" / "overlap.py", name, how, PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["waits"] == 0 and told["hidden_s"] > 0
+    # The trace: a round begins, a gradient is taken, and only then is the round finished.
+    events = told["events"][told["events"].index("start") :]
+    assert events[:3] == ["start", "gradient", "finish"]
+
+
+@pytest.mark.parametrize("name", ["shared", "neighbor"])
+def test_a_rank_that_dies_in_a_round_is_named(name):
+    done = mpirun(4, ROOT / "tests" / "mpi" / "death.py", name, timeout=60)
+    assert done.returncode != 0 and "rank 2" in done.stderr and "3 rounds later" not in done.stdout
+
+
+def test_peers_tell_who_died():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        born = peers._started(child.pid)
+        told = [(0, os.getpid(), peers._started(os.getpid())), (3, child.pid, born), (4, child.pid, born + 1)]
+        world = SimpleNamespace(rank=0, hosts=list("abcde"), node_comm=SimpleNamespace(allgather=lambda mine: told))
+        watch = peers.Peers(world)
+        watch.check([0, 3, 4, 7])  # alive, or not ours to see
+    finally:
+        child.kill()
+        child.wait()
+    watch.check([0, 4, 7])
+    with pytest.raises(TrainingError, match=f"rank 3 .process {child.pid} on d. died"):
+        watch.check([0, 3])
+
+
+def test_a_counter_wakes_who_sleeps_and_looks_up_in_vain():
+    cell = memoryview(bytearray(64)).cast("q")[0:1]
+    counter, looks, turns = waiting.Counter(cell), [], threading.Event()
+
+    def look_up():
+        looks.append(counter.value)
+        if len(looks) == 2:
+            turns.set()
+
+    def late():
+        turns.wait()
+        counter.raise_to(4)
+        counter.raise_to(5)
+
+    thread = threading.Thread(target=late)
+    thread.start()
+    counter.wait(5, True, look_up)
+    thread.join()
+    assert counter.value == 5 and len(looks) >= 2 and set(looks[:2]) == {0}
+    counter.wait(3, True, look_up)  # past already: returns at once
+
+
 def choose(name="auto", size=4, nodes=1, device="cpu", d=1000, **more):
-    world = SimpleNamespace(size=size, nodes=nodes, comm=object() if size > 1 else None)
+    world = SimpleNamespace(size=size, nodes=nodes, fullest_node=-(-size // nodes), comm=object() if size > 1 else None)
     return transport.choose(name, world, Placement(8, size, 0), d, torch.float32, device, **more)
 
 
 def test_auto_takes_the_fastest_that_fits():
     assert choose(size=1) == "inprocess"
     assert choose() == "shared"
-    assert choose(nodes=2) == "neighbor"
+    assert choose(nodes=2) == "shared"
+    assert choose(nodes=4) == "neighbor"
     assert choose(device="cuda:0") == "neighbor"
     assert choose(free=2 * 8 * 1000 * 4) == "neighbor"
+    assert choose(free=2 * 8 * 1000 * 4, nodes=2) == "shared"
 
 
 @pytest.mark.parametrize(
@@ -48,7 +120,6 @@ def test_auto_takes_the_fastest_that_fits():
         (dict(name="inprocess"), "one process"),
         (dict(name="shared", size=1), "mpirun"),
         (dict(name="neighbor", size=1), "mpirun"),
-        (dict(name="shared", nodes=2), "on 2"),
         (dict(name="shared", free=50_000), "/dev/shm"),
         (dict(name="shared", device="cuda:0"), "GPU"),
     ],

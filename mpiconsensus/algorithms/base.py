@@ -25,13 +25,15 @@ class Algorithm(ABC):
     """A schedule: a pure function of (seed, k) that every rank evaluates alike, with no message.
 
     name, formula, reference: shown by `mpiconsensus algorithms`. keys: the keys of [algorithm] that mean something
-    here, told in the head of a run. orders: values of algorithm.order that do. averages_gradients: the gradients of all vertices are averaged before the optimizer.
+    here, told in the head of a run. orders: values of algorithm.order that do. averages_gradients: the gradients of all
+    vertices are averaged before the optimizer. delayed: a step mixes with the round of the step before, see run_delayed.
     """
 
     name = formula = reference = ""
     keys = ()
     orders = ("atc",)
     averages_gradients = False
+    delayed = False
 
     def __init__(self, setting):
         self.setting, self.n = setting, setting.n
@@ -41,11 +43,18 @@ class Algorithm(ABC):
                 f"algorithm.order = {options.order} means nothing for {self.name}, which allows {', '.join(self.orders)}; "
                 "take algorithm.name = consensus or gossip, or order = atc."
             )
+        if options.delay and "delay" not in self.keys:
+            raise UserError(f"algorithm.delay = {options.delay} is for consensus; {self.name} mixes at once: take algorithm.delay = 0.")
         self.train_every = train_every(options.train_every, setting.powers, self.n)
 
     def trains(self, k, vertex):
         """Return whether `vertex` takes a gradient step at step k."""
         return k % self.train_every[vertex] == 0
+
+    @property
+    def depth(self):
+        """Buffers that a vertex needs: its row, the one that a round writes, and a row that late readers still read."""
+        return 3 if self.delayed else 2
 
     @abstractmethod
     def rounds(self, k):

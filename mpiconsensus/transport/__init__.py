@@ -11,19 +11,18 @@ __all__ = ["Reduction", "choose", "open_exchange"]
 BY_NAME = {cls.name: cls for cls in (InProcess, Neighbor, Shared)}
 
 
-def choose(name, world, placement, d, dtype, device="cpu", free=1 << 62):
+def choose(name, world, placement, d, dtype, device="cpu", depth=2, free=1 << 62):
     """Return the name of the transport that `name` stands for on these ranks; UserError where it cannot work.
 
-    free: bytes of shared memory that every rank of the node finds.
+    depth: buffers a vertex. free: the least bytes of shared memory that any rank finds on its node.
     """
-    need = 2 * placement.n * d * dtype.itemsize + 3 * PAGE * world.size
-    one_node, on_cpu = world.nodes == 1, str(device) == "cpu"
+    # The fullest node counts; a rank there has at most the vertices of the first rank.
+    need = min(placement.n, world.fullest_node * placement.counts[0]) * depth * d * dtype.itemsize + (depth + 1) * PAGE * world.fullest_node
+    on_cpu = str(device) == "cpu"
     if name == "inprocess" and world.size > 1:
         raise UserError(f"transport.name = inprocess needs one process, {world.size} ranks were started; take auto, shared or neighbor.")
     if name in ("neighbor", "shared") and world.comm is None:
         raise UserError(f"transport.name = {name} needs MPI ranks; start with mpirun -n 2 (or more), or take auto.")
-    if name == "shared" and not one_node:
-        raise UserError(f"transport.name = shared works within one node, the ranks are on {world.nodes}; take auto or neighbor.")
     if name == "shared" and not on_cpu:
         raise UserError("transport.name = shared holds rows in host memory, training.device is a GPU; take auto or neighbor.")
     if name == "shared" and need > free:
@@ -35,12 +34,12 @@ def choose(name, world, placement, d, dtype, device="cpu", free=1 << 62):
         return name
     if world.size == 1:
         return "inprocess"
-    return "shared" if one_node and on_cpu and need <= free else "neighbor"
+    return "shared" if world.fullest_node > 1 and on_cpu and need <= free else "neighbor"
 
 
-def open_exchange(name, world, placement, d, dtype, device="cpu"):
-    """Return the Exchange called `name` (auto: the fastest that fits) for rows of d elements; collective."""
+def open_exchange(name, world, placement, d, dtype, device="cpu", depth=2):
+    """Return the Exchange called `name` (auto: the fastest that fits) for rows of d elements, `depth` buffers a vertex; collective."""
     # The ranks agree on what is free: another program may take some between one rank's look and the next one's.
     free = min(world.allgather(shared_memory_free()))
-    name = choose(name, world, placement, d, dtype, device, free)
-    return BY_NAME[name](world, placement, d, dtype, device)
+    name = choose(name, world, placement, d, dtype, device, depth, free)
+    return BY_NAME[name](world, placement, d, dtype, device, depth)

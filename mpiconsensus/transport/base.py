@@ -6,31 +6,48 @@ for every round of the schedule, in the same order, whether or not its vertices 
 
 from abc import ABC, abstractmethod
 
+import numpy as np
 import torch
+
+from mpiconsensus.pieces import pieces
 
 
 class Exchange(ABC):
     """Rows of the hosted vertices, readable by the ranks that a round says.
 
-    start(round): the current rows may be read from here on; they must not be written before release.
-    finish() -> function from a vertex that a hosted row needs to that vertex's row (d,); waits for the late ones.
-    writable(i): waits until the row that the round writes for hosted vertex i is read by nobody any more.
-    release(): the rows handed out are done with. Collective in meaning, none of them a barrier.
-    rows_received, rows_sent: rows moved between ranks so far.
+    start(round): the rows that are current may be read from here on; those buffers must not be written before release.
+    finish() -> function from a vertex that a hosted row needs to the pieces of the row it started the round with;
+    waits for the late ones.
+    writable(i): waits until the buffer that the round writes for hosted vertex i is read by nobody any more.
+    release(): the rows handed out are done with.
+    flip(vertices): these vertices, hosted or not, go on in their next buffer.
+    Collective in meaning, none of them a barrier. One round is under way at a time.
+
+    depth: buffers a vertex. side: (n,) the buffer that each vertex stands in, followed alike by all ranks.
+    rows_received, rows_sent: rows moved between ranks so far. waits: how often finish had to wait for a late rank.
+    hidden_s: seconds of the last round that passed between start and finish while rows were under way.
     """
 
     name = ""
 
-    def __init__(self, world, placement, d, dtype, device="cpu"):
-        self.world, self.placement, self.d, self.dtype = world, placement, d, dtype
+    def __init__(self, world, placement, d, dtype, device="cpu", depth=2):
+        self.world, self.placement, self.d, self.dtype, self.depth = world, placement, d, dtype, depth
         self.device = torch.device(device)
+        self.side = np.zeros(placement.n, np.int8)
         self.block = None
-        self.rows_received = self.rows_sent = 0
+        self.rows_received = self.rows_sent = self.waits = 0
+        self.hidden_s = 0.0
+        self._pieces = {}
+
+    @property
+    def title(self):
+        """What a reader is told moves the rows."""
+        return self.name
 
     def storage(self):
-        """Return the two (m, d) arrays for a Block; in memory that this transport can hand to others."""
+        """Return the (m, d) arrays for a Block, `depth` of them; in memory that this transport can hand to others."""
         shape = (len(self.placement.hosted), self.d)
-        return [torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in range(2)]
+        return [torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in range(self.depth)]
 
     def bind(self, block):
         """Exchange the rows of `block`, whose storage came from here."""
@@ -38,16 +55,37 @@ class Exchange(ABC):
 
     def start(self, round_):
         self.round = round_
+        self.sides = self.side.tolist()
 
     @abstractmethod
     def finish(self):
-        """Wait for the rows of the round and return the function from a vertex to its row."""
+        """Wait for the rows of the round and return the function from a vertex to the pieces of its row."""
 
     def writable(self, i):
         pass
 
     def release(self):
         pass
+
+    def flip(self, vertices):
+        self.side[vertices] = (self.side[vertices] + 1) % self.depth
+        index = self.placement.index
+        for vertex in vertices:
+            if vertex in index:
+                self.block.flip(index[vertex])
+
+    def take_counts(self):
+        """Return and clear (rows_received, rows_sent)."""
+        taken = self.rows_received, self.rows_sent
+        self.rows_received = self.rows_sent = 0
+        return taken
+
+    def hosted_row(self, vertex):
+        """Return the pieces of the row that a hosted vertex started the round with."""
+        side = self.sides[vertex]
+        if (vertex, side) not in self._pieces:
+            self._pieces[vertex, side] = pieces(self.block.storage[side][self.placement.index[vertex]])
+        return self._pieces[vertex, side]
 
     def close(self):
         """Free what was allocated; collective. The rows are gone afterwards."""

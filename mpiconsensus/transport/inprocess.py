@@ -9,4 +9,4 @@ class InProcess(Exchange):
     name = "inprocess"
 
     def finish(self):
-        return self.block.x
+        return self.hosted_row

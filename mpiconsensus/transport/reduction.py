@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from mpiconsensus.block import ROW_ELEMENTS
-from mpiconsensus.mixing import PIECE
+from mpiconsensus.pieces import piece_elements
 from mpiconsensus.runtime import mpi
 
 
@@ -80,7 +80,7 @@ class Reduction:
 
 def _sum(out, rows):
     """Write the sum of rows, in the order given, into out and return it; a piece at a time, in the cache."""
-    step = PIECE if out.device.type == "cpu" else max(1, out.numel())
+    step = piece_elements(out)
     for start in range(0, out.numel(), step):
         piece = out[start : start + step]
         piece.copy_(rows[0][start : start + step])

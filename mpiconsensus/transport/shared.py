@@ -1,58 +1,70 @@
 """Rows in a shared-memory window of the node: neighbours read them where they lie, nothing is copied.
 
-A round needs one flag a rank and no barrier. ready[r] = t says that the rows of rank r may be read in round t;
-done[r] = t says that rank r has read all that it reads in round t. A rank waits for `ready` of those it reads, and,
-before it writes a buffer, for `done` of the ranks that read that buffer last.
+A round needs one counter a rank and no barrier. ready = t says that the rows of a rank may be read in round t; done = t
+says that it has read all that it reads in round t. A rank waits for `ready` of those it reads, and, before it writes a
+buffer, for `done` of the ranks that read that buffer last. Neighbours on other nodes are reached by messages in the
+same round, while the rows of this node are awaited.
 """
 
 import os
+import time
+import weakref
 
-import numpy as np
 import torch
 
+from mpiconsensus.pieces import pieces
 from mpiconsensus.runtime import mpi
 from mpiconsensus.transport.base import Exchange
-from mpiconsensus.transport.waiting import wait_until
+from mpiconsensus.transport.neighbor import Neighbor
+from mpiconsensus.transport.peers import Peers
+from mpiconsensus.transport.waiting import Counter
 
 PAGE = 4096
-LINE = 8  # int64 a cache line: flags of different ranks share none
+LINE = 8  # int64 a cache line: counters of different ranks share none
 
 
 class Shared(Exchange):
-    """One node. Each rank's two buffers and its two flags lie in its part of one window."""
+    """Each rank's buffers and counters lie in its part of one window a node; `far` carries rows between nodes."""
 
     name = "shared"
 
-    def __init__(self, world, placement, d, dtype, device="cpu"):
-        super().__init__(world, placement, d, dtype, device)
+    def __init__(self, world, placement, d, dtype, device="cpu", depth=2):
+        super().__init__(world, placement, d, dtype, device, depth)
         MPI = mpi()
         self.rounds = 0
-        # All ranks follow which of its two buffers each vertex stands in: rounds say who flips.
-        self.side = np.zeros(placement.n, np.int8)
-        sizes = [PAGE + 2 * self._bytes(count) for count in placement.counts]
-        self.window = MPI.Win.Allocate_shared(sizes[world.rank], 1, comm=world.comm)
+        near = world.node_comm.allgather(world.rank)
+        info = MPI.Info.Create({"alloc_shared_noncontig": "true"})  # each rank's part in memory near its own cores
+        size = PAGE + depth * self._bytes(placement.counts[world.rank])
+        self.window = MPI.Win.Allocate_shared(size, 1, info, world.node_comm)
+        info.Free()
         self.window.Lock_all(MPI.MODE_NOCHECK)
-        self._ready, self._done, self._rows, self._mine = [], [], {}, None
-        for rank, count in enumerate(placement.counts):
-            memory = memoryview(self.window.Shared_query(rank)[0]).cast("B")
-            flags = memory[:PAGE].cast("q")
-            self._ready.append(flags[0:1])
-            self._done.append(flags[LINE : LINE + 1])
-            sides = []
-            for side in (0, 1):
-                start = PAGE + side * self._bytes(count)
-                rows = torch.frombuffer(memory, dtype=dtype, count=count * d, offset=start).view(count, d)
-                sides.append(rows)
-            first = sum(placement.counts[:rank])
-            for i in range(count):
-                self._rows[first + i] = [sides[0][i], sides[1][i]]
+        self._ready, self._done, self._published, self._rows = {}, {}, {}, {}
+        for number, rank in enumerate(near):
+            memory = memoryview(self.window.Shared_query(number)[0]).cast("B")
+            count, first = placement.counts[rank], sum(placement.counts[:rank])
+            page = memory[:PAGE].cast("q")
+            self._ready[rank] = Counter(page[0:1])
+            self._done[rank] = Counter(page[LINE : LINE + 1])
+            self._published[rank] = page[2 * LINE : 2 * LINE + 2]
+            sides = [
+                torch.frombuffer(memory, dtype=dtype, count=count * d, offset=PAGE + side * self._bytes(count)).view(count, d)
+                for side in range(depth)
+            ]
+            self._rows.update({(first + i, side): sides[side][i] for i in range(count) for side in range(depth)})
             if rank == world.rank:
                 self._mine = sides
-                flags[0] = flags[LINE] = 0
+                page[:] = memoryview(bytes(PAGE)).cast("q")
                 for rows in sides:
                     rows.zero_()
-        self._guards = [[None, None] for _ in placement.hosted]
+        self._guards = [[None] * depth for _ in placement.hosted]
+        self._near, self._plans = set(near), weakref.WeakKeyDictionary()
+        self._peers = Peers(world)
+        self.far = Neighbor(world, placement, d, dtype, depth=depth, beyond=self._near) if world.nodes > 1 else None
         world.comm.Barrier()
+
+    @property
+    def title(self):
+        return f"{self.name} in a node, {self.far.title} between nodes" if self.far else self.name
 
     def _bytes(self, count):
         return -(-count * self.d * self.dtype.itemsize // PAGE) * PAGE
@@ -60,37 +72,76 @@ class Shared(Exchange):
     def storage(self):
         return self._mine
 
+    def bind(self, block):
+        super().bind(block)
+        if self.far:
+            self.far.bind(block)
+            self.far.side = self.side
+
     def start(self, round_):
         super().start(round_)
         self.rounds += 1
-        owner, me = self.placement.owner, self.world.rank
-        for i, vertex in enumerate(self.placement.hosted):
-            readers = {int(owner[r]) for r in round_.readers.get(vertex, ())} - {me}
-            if readers:
-                self._guards[i][self.block.current[i]] = (readers, self.rounds)
-                self.rows_sent += len(readers)
+        if self.far:
+            self.far.start(round_)
+            self.rows_sent += self.far.take_counts()[1]
+        _, readers = self._plan(round_)
+        for i, ranks in readers:
+            self._guards[i][self.sides[self.placement.hosted[i]]] = (ranks, self.rounds)
+            self.rows_sent += len(ranks)
+        self._started_s = time.monotonic()
+        self._published[self.world.rank][self.rounds % 2] = int(1e9 * self._started_s)
         self.window.Sync()
-        self._ready[me][0] = self.rounds
+        self._ready[self.world.rank].raise_to(self.rounds)
 
     def finish(self):
-        owner, me = self.placement.owner, self.world.rank
-        needed = {j for v in self.placement.hosted if v in self.round.rows for j in self.round.rows[v][0].tolist()}
-        remote = [j for j in needed if owner[j] != me]
-        self.rows_received += len(remote)
-        self._wait(self._ready, {int(owner[j]) for j in remote}, self.rounds)
-        return self._row
+        sources, _ = self._plan(self.round)
+        finished_s = time.monotonic()
+        late = [rank for rank in sources if self._ready[rank].value < self.rounds]
+        self._wait(self._ready, late, self.rounds)
+        self.waits += bool(late)
+        # Of the time that rows were on their way, what passed before anybody asked for them is hidden.
+        last_s = max((1e-9 * self._published[rank][self.rounds % 2] for rank in sources), default=0.0)
+        self.hidden_s = max(0.0, min(last_s, finished_s) - self._started_s)
+        self.rows_received += sum(sources.values())
+        if not self.far:
+            return self._row
+        waits = self.far.waits
+        row = self.far.finish()
+        self.waits += self.far.waits > waits and not late
+        self.rows_received += self.far.take_counts()[0]
+        self.hidden_s = max(self.hidden_s, self.far.hidden_s)
+        return lambda vertex: self._row(vertex) if self.placement.owner[vertex] in self._near else row(vertex)
 
     def _row(self, vertex):
-        return self._rows[vertex][self.side[vertex]]
+        key = vertex, self.sides[vertex]
+        if key not in self._pieces:
+            self._pieces[key] = pieces(self._rows[key])
+        return self._pieces[key]
+
+    def _plan(self, round_):
+        """Return ({rank of this node: rows read from it}, [(hosted vertex's index, ranks of this node that read it)])."""
+        if round_ not in self._plans:
+            owner, me, sources = self.placement.owner, self.world.rank, {}
+            needed = {j for v in self.placement.hosted for j in round_.sources.get(v, ())}
+            for rank in sorted(int(owner[j]) for j in needed):
+                if rank != me and rank in self._near:
+                    sources[rank] = sources.get(rank, 0) + 1
+            readers = []
+            for i, vertex in enumerate(self.placement.hosted):
+                ranks = ({int(owner[r]) for r in round_.readers.get(vertex, ())} - {me}) & self._near
+                if ranks:
+                    readers.append((i, ranks))
+            self._plans[round_] = sources, readers
+        return self._plans[round_]
 
     def writable(self, i):
-        self._wait_guard(i, 1 - self.block.current[i])
+        self._wait_guard(i, (self.block.current[i] + 1) % self.depth)
 
     def release(self):
+        if self.far:
+            self.far.release()
         self.window.Sync()
-        self._done[self.world.rank][0] = self.rounds
-        for vertex in self.round.rows:
-            self.side[vertex] ^= 1
+        self._done[self.world.rank].raise_to(self.rounds)
         # A row that was read but not replaced is trained in place next: its readers must be through.
         for i, vertex in enumerate(self.placement.hosted):
             if vertex not in self.round.rows:
@@ -102,17 +153,18 @@ class Shared(Exchange):
             self._wait(self._done, *guard)
             self._guards[i][side] = None
 
-    def _wait(self, flags, ranks, value):
+    def _wait(self, counters, ranks, value):
         for rank in ranks:
-            flag = flags[rank]
-            wait_until(lambda flag=flag: flag[0] >= value, self.world.crowded)
+            counters[rank].wait(value, self.world.crowded, lambda: self._peers.check(ranks))
         self.window.Sync()
 
     def close(self):
         self.world.comm.Barrier()
-        self._ready = self._done = self._rows = self._mine = None
+        self._ready = self._done = self._published = self._rows = self._mine = self._pieces = None
         self.window.Unlock_all()
         self.window.Free()
+        if self.far:
+            self.far.close()
 
 
 def shared_memory_free():

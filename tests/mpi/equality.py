@@ -1,6 +1,7 @@
 """Run under mpirun: train 8 vertices with every algorithm and write each vertex's parameters to the directory argv[1].
 
-With argv[2] = "network" the transport is neighbor, "staged" neighbor through host copies, else what auto picks.
+With argv[2] = "network" the transport is neighbor, "staged" neighbor through host copies, "nodes" what auto picks where
+ranks of even and odd number do not share memory, else what auto picks.
 """
 
 import sys
@@ -24,6 +25,7 @@ CASES = {
     "atc": {},
     "cta": {"algorithm.order": "cta", "algorithm.rounds": 2},
     "dpsgd": {"algorithm.order": "dpsgd", "training.momentum_policy": "mixed"},
+    "delay": {"algorithm.delay": 1},
     "mutual": UNEVEN,
     "thesis": {**UNEVEN, "algorithm.mix": "thesis"},
     "gossip": {"algorithm.name": "gossip", "algorithm.pairs": 5, "training.momentum_policy": "reset"},
@@ -32,6 +34,7 @@ CASES = {
     "allreduce": {"algorithm.name": "allreduce", "training.clip": 1.0},
 }
 DIGITS_ONLY = {
+    "delay uneven": {**UNEVEN, "algorithm.delay": 1},
     "buffers mixed": {"model.buffers": "mixed", "algorithm.order": "dpsgd"},
     "buffers reset": {"model.buffers": "reset", "algorithm.period": 5},
     "adam mixed": {"training.optimizer": "adam", "training.lr": 0.001, "training.momentum_policy": "mixed"},
@@ -42,6 +45,8 @@ DIGITS_ONLY = {
 
 def main(out, how):
     world = World.start()
+    if how == "nodes":
+        world = World(world.comm, world.comm.Split(world.rank % 2))
     torch.set_num_threads(1)
     if how == "staged":
         transport.BY_NAME["neighbor"] = partial(transport.BY_NAME["neighbor"], staged=True)
@@ -54,7 +59,7 @@ def main(out, how):
         jobs += [(f"resnet {name}", {**RESNET, **case}, images) for name, case in CASES.items()]
     for name, case, data in jobs:
         values = {"topology.graph": f"circulant:{N},3", "training.batch_size": 4, "training.epochs": 40, "training.lr": 0.02, **case}
-        if how != "auto" and world.comm:
+        if how in ("network", "staged") and world.comm:
             values["transport.name"] = "neighbor"
         job = config.Job({key: config.check(config.find(key), value) for key, value in values.items()})
         trainer = Trainer(job, world, wire(job.topology, world), data)

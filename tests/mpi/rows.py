@@ -36,7 +36,7 @@ for number, round_ in enumerate(rounds * 20):
     if (number + world.rank) % 7 == 0:
         torch.randn(20000 * (1 + world.rank % 3)).sort()
     before = (exchange.rows_received, exchange.rows_sent)
-    run_round(exchange, mine, placement.hosted, round_)
+    run_round(exchange, mine, round_)
     x = round_.matrix() @ x
     for i, v in enumerate(placement.hosted):
         assert np.abs(mine.x(i).numpy() - x[v]).max() < 1e-12, (number, v)
@@ -51,23 +51,23 @@ for number in range(30):
     for i, v in enumerate(placement.hosted):
         mine.x(i).add_(v + number)
     x = rounds[number % 4].matrix() @ (x + np.arange(12)[:, None] + number)
-    run_round(exchange, mine, placement.hosted, rounds[number % 4])
+    run_round(exchange, mine, rounds[number % 4])
     for i, v in enumerate(placement.hosted):
         assert np.abs(mine.x(i).numpy() - x[v]).max() < 1e-9, (number, v)
 # A rank that reads late: its neighbour is rounds ahead by then, and must not have written over what is being read.
 combine = mixing.combine
 
 
-def late(out, terms):
+def late(sums):
     time.sleep(0.05)
-    combine(out, terms)
+    combine(sums)
 
 
 for _ in range(3):
     for round_, slow in zip(pair_rounds(12, [(0, 11), (0, 1), (0, 2)]), (True, False, False), strict=True):
         mixing.combine = late if slow and 11 in placement.hosted else combine
         x = round_.matrix() @ x
-        run_round(exchange, mine, placement.hosted, round_)
+        run_round(exchange, mine, round_)
         for i, v in enumerate(placement.hosted):
             assert np.abs(mine.x(i).numpy() - x[v]).max() < 1e-9, v
 out = world.allgather(found)
