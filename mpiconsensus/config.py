@@ -185,7 +185,8 @@ def toml_value(value):
         return "[" + ", ".join(toml_value(v) for v in value) + "]"
     if isinstance(value, float):
         return repr(value)
-    return json.dumps(value, ensure_ascii=False, default=str)
+    # JSON leaves the control character DEL as it is, TOML forbids it.
+    return json.dumps(value, ensure_ascii=False, default=str).replace("\x7f", "\\u007f")
 
 
 def _read_toml(path):
