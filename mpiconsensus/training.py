@@ -175,7 +175,7 @@ class Trainer:
         """Return the TrainingError of hosted vertices whose forward or backward pass raised `error` on a batch of `shape`."""
         together = len(indices) > 1
         what = f"vertices {', '.join(str(self.hosted[i]) for i in indices)} together" if together else f"vertex {self.hosted[indices[0]]}"
-        hint = " training.concurrency = serial needs less memory." if together else ""
+        hint = " training.concurrency = serial needs less memory." if together and "memory" in str(error) else ""
         if shape[1 if together else 0] == 1:
             hint = " Batch normalisation needs batches of two or more, or model.norm = group."
         return TrainingError(

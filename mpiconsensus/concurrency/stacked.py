@@ -37,6 +37,7 @@ class Stacked:
         in_rows = {entry.name for entry in block.layout.parameters + block.layout.buffers}
         tensors = [{**dict(m.named_parameters()), **dict(m.named_buffers())} for m in block.modules]
         self.own = {name: _move([t[name] for t in tensors]) for name in tensors[0] if name not in in_rows}
+        self._slots = _slots(self.template)
         # Batch normalisation without a momentum divides by its own count, a Python number: one for all that are together.
         self._cumulative = [
             (layer, f"{name}.num_batches_tracked")
@@ -62,8 +63,10 @@ class Stacked:
         others = {name: tensor.contiguous() for name, tensor in part.others.items()}
 
         def loss(leaves, others, x, y, index):
+            tensors = {**leaves, **others}
             with Draws(generators, index) if generators else contextlib.nullcontext():
-                logits = functional_call(self.template, (leaves, others), (x,))
+                slots = {slot: tensors[name] for slot, name in self._slots.items()}
+                logits = functional_call(self.template, slots, (x,), tie_weights=False)
             return F.cross_entropy(logits, y)
 
         numbers = torch.arange(len(indices), device=x.device)
@@ -126,6 +129,20 @@ def _move(tensors):
     for i, tensor in enumerate(tensors):
         tensor.data = stack[i]
     return stack
+
+
+def _slots(module):
+    """Return every place in `module` that holds a tensor -> the name that parameters and buffers have it by.
+
+    A module that is there twice counts once: functional_call would not restore what it exchanges twice.
+    """
+    slots, names = {}, {}
+    for prefix, part in module.named_modules():
+        for name, tensor in (*part._parameters.items(), *part._buffers.items()):
+            if tensor is not None:
+                slot = f"{prefix}.{name}".lstrip(".")
+                slots[slot] = names.setdefault(id(tensor), slot)
+    return slots
 
 
 def _view(entry, rows):
