@@ -1,7 +1,7 @@
 """Jobs: defaults, types, bounds, and the answer to what is wrong."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mpiconsensus import config
@@ -17,6 +17,7 @@ def test_every_default_is_allowed_and_survives_toml(tmp_path):
     assert all(again.get(key.name) == job.get(key.name) for key in config.KEYS)
 
 
+@example("\x7f", 0.0, [1])
 @given(st.text(), st.floats(0, 1e6), st.lists(st.integers(1, 50), min_size=1, max_size=5))
 def test_values_survive_toml(tmp_path_factory, name, rate, periods):
     path = tmp_path_factory.mktemp("job") / "job.toml"
