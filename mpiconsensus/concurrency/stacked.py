@@ -17,7 +17,11 @@ from mpiconsensus.concurrency.draws import Draws
 
 
 class Part(NamedTuple):
-    """g replicas: name -> (g, *shape). pick: their rows of a stack; copied: whether rows (g, d) are a copy."""
+    """g replicas. pick: their rows of a stack; copied: whether rows (g, d) are a copy.
+
+    leaves: the parameters, name -> (g, *shape), views of rows; slots: where in gradients (g, p) those of the leaves lie;
+    others: buffers and frozen parameters, name -> (g, *shape).
+    """
 
     pick: slice | list
     copied: bool
@@ -40,7 +44,7 @@ class Stacked:
         self._slots = _slots(self.template)
         # Batch normalisation without a momentum divides by its own count, a Python number: one for all that are together.
         self._cumulative = [
-            (layer, f"{name}.num_batches_tracked")
+            (layer, f"{name}.num_batches_tracked".lstrip("."))
             for name, layer in self.template.named_modules()
             if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) and layer.momentum is None and layer.track_running_stats
         ]
