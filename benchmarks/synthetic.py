@@ -6,7 +6,7 @@ import numpy as np
 
 from mpiconsensus.data.shards import Shard
 
-SHAPES = {"resnet20": (3, 32, 32), "fashion-cnn": (1, 28, 28), "digits-cnn": (1, 8, 8)}
+SHAPES = {"resnet20": (3, 32, 32), "fashion-cnn": (1, 28, 28), "digits-cnn": (1, 8, 8), "mlp": (1, 8, 8), "logistic": (1, 8, 8)}
 
 
 def source(model, n, each=512):

@@ -56,6 +56,7 @@ KEYS = [
     Key("training.seed", "int", 1, "seed of initialisation, partition, shuffling, augmentation, dropout and schedules", low=0),
     Key("training.precision", "str", "float32", "arithmetic of the model; bf16: autocast, parameters stay float32", ("float64", "float32", "tf32", "bf16")),
     Key("training.arithmetic", "str", "flat", "flat: fused passes over a vertex's contiguous parameters (a step is within 1 ulp of torch.optim's for sgd, 8 for adam); torch: torch.optim, tensor by tensor", ("flat", "torch")),
+    Key("training.concurrency", "str", "serial", "gradients of the vertices that a rank hosts; serial: one after the other; streams: a CUDA stream each; batched: all in one call of torch.func.vmap (equal up to rounding, not bit for bit); auto: batched where there is a GPU and a rank has several vertices of one batch size, else serial", ("serial", "streams", "batched", "auto")),
     Key("training.memory_format", "str", "auto", "layout of images and convolution weights; auto: channels_last", ("auto", "contiguous", "channels_last")),
     Key("training.device", "str", "auto", "auto: a CUDA device where there is one", ("auto", "cpu", "cuda")),
     Key("training.threads", "int", 0, "threads a rank; 0: cores of the node / ranks on the node, at least 1 (OMP_NUM_THREADS wins)", low=0, high=1024),

@@ -184,7 +184,7 @@ class Evaluator:
         training = module.training
         module.eval()
         correct, total = 0.0, 0.0
-        with self.trainer._autocast():
+        with self.trainer.autocast():
             for at in range(0, len(y), self.batch_size):
                 logits = module(self.trainer.augment.evaluate(np.ascontiguousarray(x[at : at + self.batch_size])))
                 labels = torch.from_numpy(y[at : at + self.batch_size]).to(logits.device)

@@ -238,7 +238,7 @@ class Session:
             started=datetime.now(UTC).isoformat(timespec="seconds"), model=model_name(self.job, source),
             parameters=trainer.block.layout.count, data=source.name, train_samples=sum(source.sizes),
             algorithm=self.job.algorithm.name, transport=trainer.exchange.name, device=str(trainer.device),
-            steps_per_epoch=trainer.steps_per_epoch,
+            concurrency=trainer.concurrency.name, steps_per_epoch=trainer.steps_per_epoch,
         )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from mpiconsensus import algorithms, models, optim
 from mpiconsensus.block import Block, Layout, row_length
+from mpiconsensus.concurrency import open_concurrency
 from mpiconsensus.data.augment import Augment
 from mpiconsensus.data.loader import Loader, split
 from mpiconsensus.errors import TrainingError, UserError
@@ -107,6 +108,7 @@ class Trainer:
             optimizers=self.optimizers, momentum_policy=training.momentum_policy,
             on_mixed=self._restart_buffers if job.model.buffers == "reset" else None,
         )  # fmt: skip
+        self.concurrency = open_concurrency(self)
 
     def _modules(self):
         job = self.job
@@ -140,44 +142,55 @@ class Trainer:
         losses, io_s, compute_s = np.full(m, np.nan), np.zeros(m), np.zeros(m)
         k, rate = self.k, self.rate(self.k)
         self.stepper.before()
-        for i, vertex in enumerate(self.hosted):
-            if self.algorithm.trains(k, vertex):
-                losses[i], io_s[i], compute_s[i] = self._gradient(i, vertex, k)
+        trained = [i for i, vertex in enumerate(self.hosted) if self.algorithm.trains(k, vertex)]
+        for i, found in zip(trained, self.concurrency.gradients(trained, k), strict=True):
+            losses[i], io_s[i], compute_s[i] = found
         if self.algorithm.averages_gradients:
             self.stepper.mean_gradients(self.block.gradients)
-            self._clip(range(m))
+        self._clip(trained)
         self.stepper.after(lambda i, decay: self._update(i, rate, decay, compute_s))
         return losses, io_s, compute_s
 
-    def _gradient(self, i, vertex, k):
-        start = time.perf_counter()
+    def draw(self, i):
+        """Return the next batch (x, y) of hosted vertex i."""
         images, labels = self.loaders[i].batch(self.batches_drawn[i])
-        x = self.augment.train(images, vertex, self.batches_drawn[i])
+        x = self.augment.train(images, self.hosted[i], self.batches_drawn[i])
         y = torch.from_numpy(labels).to(self.device)
         self.batches_drawn[i] += 1
-        ready = time.perf_counter()
+        return x, y
+
+    def backward(self, i, x, y, k):
+        """Write the gradient of hosted vertex i at step k into its row and return its loss, a scalar tensor."""
         if self.stochastic:
-            self._generator.manual_seed(torch_seed(self.job.training.seed, "dropout", vertex, k))
+            self._generator.manual_seed(torch_seed(self.job.training.seed, "dropout", self.hosted[i], k))
         self.block.gradients[i].zero_()
         try:
-            with self._autocast():
+            with self.autocast():
                 loss = F.cross_entropy(self.block.modules[i](x), y)
             loss.backward()
         except (RuntimeError, ValueError) as error:
-            hint = " Batch normalisation needs batches of two or more, or model.norm = group." if len(y) == 1 else ""
-            raise TrainingError(
-                f"the model failed at vertex {vertex}, step {k}, on a batch of shape {tuple(x.shape)}: {type(error).__name__}: "
-                f"{str(error).splitlines()[0]}{hint}"
-            ) from error
-        value = loss.item()
+            raise self.model_failed(error, [i], k, x.shape) from error
+        return loss.detach()
+
+    def model_failed(self, error, indices, k, shape):
+        """Return the TrainingError of hosted vertices whose forward or backward pass raised `error` on a batch of `shape`."""
+        together = len(indices) > 1
+        what = f"vertices {', '.join(str(self.hosted[i]) for i in indices)} together" if together else f"vertex {self.hosted[indices[0]]}"
+        hint = " training.concurrency = serial needs less memory." if together and "memory" in str(error) else ""
+        if shape[1 if together else 0] == 1:
+            hint = " Batch normalisation needs batches of two or more, or model.norm = group."
+        return TrainingError(
+            f"the model failed at {what}, step {k}, on a batch of shape {tuple(shape)}: {type(error).__name__}: "
+            f"{str(error).splitlines()[0]}{hint}"
+        )
+
+    def check_loss(self, i, value, k):
+        """Raise TrainingError unless the loss of hosted vertex i at step k is finite."""
         if not math.isfinite(value):
             raise TrainingError(
-                f"the loss at vertex {vertex} is {value} at step {k} (epoch {k // self.steps_per_epoch + 1}); "
+                f"the loss at vertex {self.hosted[i]} is {value} at step {k} (epoch {k // self.steps_per_epoch + 1}); "
                 "the run ends here. Lower training.lr, lengthen training.warmup_epochs or set training.clip."
             )
-        if not self.algorithm.averages_gradients:
-            self._clip([i])
-        return value, ready - start, time.perf_counter() - ready
 
     def _clip(self, indices):
         if self.job.training.clip:
@@ -189,7 +202,8 @@ class Trainer:
         self.optimizers.step(i, rate, decay)
         compute_s[i] += time.perf_counter() - start
 
-    def _autocast(self):
+    def autocast(self):
+        """Return the context of a forward pass and its loss."""
         if self.job.training.precision == "bf16":
             return torch.autocast(self.device.type, torch.bfloat16)
         return contextlib.nullcontext()

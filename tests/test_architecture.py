@@ -14,7 +14,7 @@ FLOORS = [
     {"run", "inference", "cost", "network"},
     {"evaluation", "progress"},
     {"training", "report"},
-    {"stepper", "optim", "runread"},
+    {"stepper", "optim", "concurrency", "runread"},
     {"algorithms", "runlog", "modelfiles", "doctor", "record", "rundirectory"},
     {"schedule", "mixing", "transport", "wiring", "machine"},
     {"block", "placement", "models", "data", "weights", "topology", "runtime"},

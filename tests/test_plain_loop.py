@@ -72,7 +72,7 @@ def test_a_flat_step_is_within_ulps_of_torch_optim(optimizer, ulps):
                 value = exact.optimizers.optimizers[0].state.get(parameter, {}).get(name)
                 if value is not None:
                     entry.view(flat.optimizers.state(0, name)).copy_(value)
-        exact._gradient(0, 0, k)
+        exact.concurrency.gradients([0], k)
         flat.block.gradients.copy_(exact.block.gradients)
         exact.optimizers.step(0, 0.05)
         flat.optimizers.step(0, 0.05)
