@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from itertools import cycle
 
 import numpy as np
 import torch
@@ -14,16 +15,35 @@ ECHO = "import os, sys\nos.sched_setaffinity(0, {int(sys.argv[1])})\nwhile b := 
 
 
 class Copy:
-    """Rows of the rank copied to other rows: the footprint of a round, m rows read and m rows written.
+    """The m rows of the rank copied to m others, as a round reads and writes them; `sets` of them, one after another.
 
-    ways: two copies, torch's (on all threads of the rank) and memcpy; the quicker one is the floor.
+    ways: two copies, torch's (on all threads of the rank) and memcpy; the quicker one is the floor. bytes: of all sets.
+    pairs: a (source, target) of (m, d) each for every set.
     """
 
-    def __init__(self, m, d, dtype):
+    def __init__(self, m, d, dtype, sets=1):
         # Written to: the pages of an untouched array are all one page of zeros, which no cache misses.
-        source, target = (torch.full((m, d), value, dtype=dtype) for value in (1.0, 2.0))
-        x, out = source.numpy(), target.numpy()
-        self.ways = {"copy, torch": lambda: target.copy_(source), "copy, memcpy": lambda: np.copyto(out, x)}
+        self.pairs = [[torch.full((m, d), value, dtype=dtype) for value in (1.0, 2.0)] for _ in range(sets)]
+        turns, turns_of_arrays = cycle(self.pairs), cycle([[side.numpy() for side in pair] for pair in self.pairs])
+
+        def by_torch():
+            source, target = next(turns)
+            target.copy_(source)
+
+        def by_memcpy():
+            source, target = next(turns_of_arrays)
+            np.copyto(target, source)
+
+        self.ways = {"copy, torch": by_torch, "copy, memcpy": by_memcpy}
+        self.bytes = sets * 2 * m * d * dtype.itemsize
+
+
+def sets_beyond(cache, own, running):
+    """Return how many sets of `own` bytes each of the `running` ranks must copy in turn to pass twice the bytes of a cache.
+
+    Ranks that wait for a core hold no cache: their rows alone would let those of the others stay in it.
+    """
+    return -(-2 * cache // (own * running))
 
 
 def rows_moved(rows):

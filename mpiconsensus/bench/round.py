@@ -13,7 +13,7 @@ import torch
 from mpiconsensus import config, mixing
 from mpiconsensus.bench import timing
 from mpiconsensus.bench.allgather import NeighborAllgather
-from mpiconsensus.bench.floor import Copy, Switch, least_switches, rows_moved
+from mpiconsensus.bench.floor import Copy, Switch, least_switches, rows_moved, sets_beyond
 from mpiconsensus.bench.setting import last_level
 from mpiconsensus.block import ROW_ELEMENTS, Rows
 from mpiconsensus.errors import TrainingError, UserError
@@ -132,18 +132,19 @@ def _measure_size(network, parameters, names, dtype, repeats, machine, left_out)
             left_out.setdefault(name, str(error))
     for name, side in rounds.items():
         _check_sum(network, name, side, d, dtype)
-    copies = Copy(m, d, dtype).ways
-    times = timing.in_turn({**copies, **{name: side.round for name, side in rounds.items()}}, repeats, world)
+    row, level = d * dtype.itemsize, last_level(machine["caches"])
+    footprint = 2 * row * _on_node(world, m)
+    beyond = level is not None and footprint > level
+    running = min(machine["ranks_on_node"], machine["cores"])
+    copy = Copy(m, d, dtype, sets_beyond(level, 2 * m * row, running) if beyond else 1)
+    times = timing.in_turn({**copy.ways, **{name: side.round for name, side in rounds.items()}}, repeats, world)
     for side in rounds.values():
         side.close()
-    row = d * dtype.itemsize
     # A copy reads and writes each vertex's row once; a round reads one a neighbour more.
-    by = min(copies, key=lambda name: timing.figures(times[name])["median_s"])
-    copied, moved = 2 * wiring.n * row, rows_moved(wiring.rows) * row
-    bandwidth = copied / timing.figures(times[by])["median_s"]
+    by = min(copy.ways, key=lambda name: timing.figures(times[name])["median_s"])
+    moved = rows_moved(wiring.rows) * row
+    bandwidth = 2 * wiring.n * row / timing.figures(times[by])["median_s"]
     floor_s = moved / bandwidth
-    footprint = 2 * row * (sum(world.node_comm.allgather(m)) if world.comm else m)
-    level = last_level(machine["caches"])
     sides = {name: timing.figures(found) for name, found in times.items()}
     for name in rounds:
         sides[name]["over_floor"] = sides[name]["median_s"] / floor_s
@@ -152,9 +153,14 @@ def _measure_size(network, parameters, names, dtype, repeats, machine, left_out)
         )
     return {
         "parameters": parameters, "elements": d, "row_bytes": row, "moved_bytes": moved, "footprint_bytes": footprint,
-        "footprint_in": "not known" if level is None else "memory" if footprint > level else "cache",
+        "footprint_in": "not known" if level is None else "memory" if beyond else "cache", "copied_bytes": _on_node(world, copy.bytes),
         "copy_bytes_per_s": bandwidth, "floor_by": by, "floor_s": floor_s, "floor_and_switches_s": None, "sides": sides,
     }  # fmt: skip
+
+
+def _on_node(world, number):
+    """Return the sum of a number of each rank over the ranks of this node; collective."""
+    return sum(world.node_comm.allgather(number)) if world.comm else number
 
 
 def _check_sum(network, name, side, d, dtype):

@@ -73,6 +73,7 @@ def measure(world, graph, placement, model, batch, transport, repeats, say=lambd
     if n > 1:
         averaging = trainer(world, source, model, batch, graph, **{"transport.name": transport})
         sides[AVERAGING] = averaging.step
+    alone.step()  # a model that cannot train says so here, in words
     say(f"measuring  {', '.join(sides)} ...")
     times = timing.in_turn(sides, repeats, world, calls=CALLS)
     ratios = {"plain / no exchange": timing.ratio(times[PLAIN], times[ALONE])}

@@ -22,8 +22,8 @@ def rounds(result):
     lines = [*_head(result), *plain_lines(heads, rows), ""]
     for size in result["figures"]:
         lines.append(
-            f"floor      {size['parameters']:,}: a round moves {told(size['moved_bytes'])}, all ranks together copy "
-            f"{size['copy_bytes_per_s'] / 1e9:.1f} GB/s read and written; {_footprint(size)}"
+            f"floor      {size['parameters']:,}: a round moves {told(size['moved_bytes'])}; all ranks together copy "
+            f"{size['copy_bytes_per_s'] / 1e9:.1f} GB/s, read and written, {_where(size)}"
         )
     if switch:
         lines.append(f"switch     {1e6 * switch['median_s']:.1f} us ({1e6 * switch['min_s']:.1f} to {1e6 * switch['max_s']:.1f}): {switch['how']}")
@@ -46,9 +46,13 @@ def _over_allgather(size, seconds):
     return f"{seconds / side['median_s']:.2f}" if side else "-"
 
 
-def _footprint(size):
-    where = {"cache": "fit the last-level cache", "memory": "exceed the last-level cache", "not known": "last-level cache not known"}
-    return f"its rows on a node, {told(size['footprint_bytes'])}, {where[size['footprint_in']]}"
+def _where(size):
+    rows, copied = told(size["footprint_bytes"]), told(size["copied_bytes"])
+    if size["footprint_in"] == "memory":
+        return f"from memory: the rows of a node, {rows}, exceed the last-level cache ({copied} copied in turn)"
+    if size["footprint_in"] == "cache":
+        return f"from cache: the rows of a node, {rows}, fit the last-level cache"
+    return f"over {copied}; how large the last-level cache is, is not known"
 
 
 def loader(result):

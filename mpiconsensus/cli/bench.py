@@ -142,7 +142,7 @@ def loader(shards, dataset, model, batch, repeats, json_file, plot_file):
         "dataset": source.name, "model": figures["model"], "batch": batch, "augment": source.augment, "repeats": repeats,
     }  # fmt: skip
     result = _result("loader", machine, settings, figures=figures)
-    _finish(world, result, tables.loader, (json_file, plot_file), picture.bars)
+    _finish(world, result, tables.loader, (json_file, plot_file), picture.points)
 
 
 @bench.command()
@@ -167,4 +167,4 @@ def step(model, batch, graph, vertices, transport, repeats, json_file, plot_file
         "what": f"steps of {model}, batch {batch}, {wiring.n} vert{'ices' if wiring.n > 1 else 'ex'}{over}", "model": model, "batch": batch,
         "graph": wiring.spec, "vertices": wiring.n, "transport": figures["transport"], "repeats": repeats,
     }  # fmt: skip
-    _finish(world, _result("step", machine, settings, figures=figures), tables.step, (json_file, plot_file), picture.bars)
+    _finish(world, _result("step", machine, settings, figures=figures), tables.step, (json_file, plot_file), picture.points)
