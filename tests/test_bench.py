@@ -10,12 +10,16 @@ import sys
 import pytest
 import torch
 from conftest import ROOT, cli, mpirun, run
+from synthetic import source
 from test_data import write as write_shards_of
 
 from mpiconsensus import cli as commands
 from mpiconsensus.bench import floor, setting, timing
+from mpiconsensus.bench import loader as loading
+from mpiconsensus.bench import step as steps
 from mpiconsensus.errors import UserError
 from mpiconsensus.limits import usable_cores
+from mpiconsensus.placement import Placement
 from mpiconsensus.runtime import World
 from mpiconsensus.topology import build, edges
 from mpiconsensus.weights import mixing_matrix, rows
@@ -175,6 +179,48 @@ def test_steps_against_plain_and_with_averaging(ranks, vertices, tmp_path):
     assert found["figures"]["transport"] == (None if vertices == 1 else "inprocess" if ranks == 1 else "shared")
 
 
+def test_a_step_is_one_at_every_vertex_and_averaging_averages(monkeypatch):
+    plain_steps, trainers, make = [], {}, steps.trainer
+
+    def trainer(*words, **keys):
+        made = make(*words, **keys)
+        trainers[keys.get("algorithm.name", "consensus")] = made
+        return made
+
+    monkeypatch.setattr(steps, "trainer", trainer)
+    monkeypatch.setattr(steps, "plain", lambda source, model, batch, vertex: lambda: plain_steps.append(vertex))
+    steps.measure(World(), "ring:3", Placement(3), "digits-cnn", 4, "auto", 1)
+    # Two passes, one that warms up, of twenty steps; the Trainer that exchanges nothing took one ahead.
+    assert plain_steps == [0, 1, 2] * 40 and (trainers["consensus"].k, trainers["one-shot"].k) == (40, 41)
+    # On three vertices Metropolis weights are thirds: a round makes all of them alike.
+    apart = {}
+    for name, made in trainers.items():
+        first, last = (torch.cat([p.detach().flatten() for p in made.block.modules[i].parameters()]) for i in (0, 2))
+        apart[name] = float((first - last).abs().max())
+    assert apart["consensus"] < 1e-6 and apart["one-shot"] > 1e-3
+
+
+def test_what_is_timed_as_loading(monkeypatch):
+    taken = {}
+
+    def in_turn(sides, repeats, world):
+        taken.update({name: side() for name, side in sides.items()})
+        return {name: [1.0] for name in sides}
+
+    monkeypatch.setattr(timing, "in_turn", in_turn)
+    data = source(2)
+    loading.measure(World(), data, "digits-cnn", 8, 1)
+    shard = data.load(0)
+    whole = {((image / 255 - 0.5) / 0.25).astype("f4").round(3).tobytes(): label for image, label in zip(shard.x, shard.y, strict=True)}
+    images, labels = taken["Loader and Augment"]
+    assert [whole[image.numpy().round(3).tobytes()] for image in images] == labels.tolist() and len(labels) == 8
+    rows = {image.tobytes(): label for image, label in zip(shard.x, shard.y, strict=True)}
+    images, labels = taken["plain indexing"]
+    assert [rows[image.tobytes()] for image in images] == labels.tolist() and len(labels) == 8
+    losses, _, compute_s = taken["model step"]
+    assert 0 < losses[0] < 10 and compute_s[0] > 0
+
+
 ROUND = ("bench", "round", "--parameters", "300", "--repeats", "1")
 REFUSED = [
     (("bench",), "round"),
@@ -321,7 +367,7 @@ def test_a_pass_without_a_count_is_long_enough(monkeypatch):
 
 
 def test_caches_are_counted_once(tmp_path):
-    shared = {"index0": ("1", "Data", "32K", "{}"), "index1": ("1", "Instruction", "32K", "{}"), "index2": ("2", "Unified", "1024K", "{}"),
+    shared = {"index0": ("1", "Data", "32K", "{}"), "index1": ("1", "Instruction", "64K", "0-2"), "index2": ("2", "Unified", "1024K", "{}"),
               "index3": ("3", "Unified", "16M", "0-1")}  # fmt: skip
     for cpu in (0, 1, 2):
         for index, values in shared.items():
