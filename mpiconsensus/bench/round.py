@@ -25,6 +25,7 @@ from mpiconsensus.transport import open_exchange
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 TRANSPORTS = tuple(name for name in config.find("transport.name").choices if name != "auto")
 CHECKED = 3  # rounds that are compared with the matrix: both buffers are read, and written again
+TOLD = 0.75
 PERIOD = 4093  # a prime: a checked row repeats after so many elements, so that no two pieces of it are alike
 
 
@@ -202,24 +203,31 @@ def _periods(row):
     return [part for part in (row[:whole].view(-1, PERIOD), row[whole:]) if part.numel()]
 
 
-def recommend(network, figures, dtype):
-    """Return {"transport", "reason", "auto"}: the one nearest to the floor over all sizes (geometric mean) and why; collective.
-
-    auto: what transport.name = auto takes for the largest of the sizes. transport is None where none worked at every size.
-    """
-    largest = max(size["elements"] for size in figures)
-    exchange = open_exchange("auto", network.world, network.placement, largest, dtype)
+def choice_of_auto(network, figures, dtype):
+    """Return the name of the transport that transport.name = auto stands for at the largest of the sizes; collective."""
+    exchange = open_exchange("auto", network.world, network.placement, max(size["elements"] for size in figures), dtype)
     exchange.close()
+    return exchange.name
+
+
+def recommend(figures, auto):
+    """Return {"transport", "reason", "auto"}: the one nearest to the floor over all sizes (geometric mean), and why.
+
+    auto: what transport.name = auto stands for. It is left only for one that was quicker in more than TOLD of the passes.
+    transport is None where none worked at every size.
+    """
     everywhere = set.intersection(*({name for name in size["sides"] if name in TRANSPORTS} for size in figures))
     if not everywhere:
-        return {"transport": None, "reason": "no transport works at every size", "auto": exchange.name}
+        return {"transport": None, "reason": "no transport works at every size", "auto": auto}
     mean = {n: math.exp(sum(math.log(s["sides"][n]["over_floor"]) for s in figures) / len(figures)) for n in sorted(everywhere)}
     first, *others = sorted(mean, key=mean.get)
-    reason = f"{mean[first]:.2f} x the floor" + (f" (geometric mean of {len(figures)} sizes)" if len(figures) > 1 else "")
-    if others:
-        passes = [[p for s in figures for p in s["sides"][name]["passes_s"]] for name in (first, others[0])]
-        slower = sum(a < b for a, b in zip(*passes, strict=True))
-        reason += f"; next is {others[0]} at {mean[others[0]]:.2f} x, slower in {slower} of {len(passes[0])} passes"
-    else:
-        reason += "; no other one was measured"
-    return {"transport": first, "reason": reason, "auto": exchange.name}
+    over = f"floor (geometric mean of {len(figures)} sizes)" if len(figures) > 1 else "floor"
+    if not others:
+        return {"transport": first, "reason": f"{mean[first]:.2f} x the {over}; no other one was measured", "auto": auto}
+    rival = auto if auto in others else others[0]
+    pairs = [pair for s in figures for pair in zip(*(s["sides"][n]["passes_s"] for n in (first, rival)), strict=True)]
+    slower = sum(a < b for a, b in pairs)
+    told = f"{first} {mean[first]:.2f} x the {over}, {rival} {mean[rival]:.2f} x and slower in {slower} of {len(pairs)} passes"
+    if rival == auto and slower <= TOLD * len(pairs):
+        return {"transport": auto, "reason": f"{told}, which does not tell them apart", "auto": auto}
+    return {"transport": first, "reason": told, "auto": auto}

@@ -6,7 +6,7 @@ import numpy as np
 
 from mpiconsensus.data.shards import Shard
 
-SHAPES = {"fashion-cnn": (1, 28, 28), "digits-cnn": (1, 8, 8), "mlp": (1, 28, 28), "logistic": (1, 28, 28)}
+SHAPES = {"fashion-cnn": (1, 28, 28), "digits-cnn": (1, 8, 8), "mlp": (1, 8, 8), "logistic": (1, 8, 8)}
 IMAGES = (3, 32, 32)  # what the CIFAR ResNets are made for, and what any other model is given
 
 

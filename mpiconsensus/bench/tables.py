@@ -34,7 +34,7 @@ def rounds(result):
 def _advice(transport, reason, auto):
     if transport in (None, auto):
         return f"take       {auto}: {reason}; transport.name = auto takes it"
-    return f"take       {transport}: {reason}; auto takes {auto}, so give --set transport.name={transport}"
+    return f"take       {transport}: {reason}; transport.name = auto takes {auto}: for {transport} give --set transport.name={transport}"
 
 
 def _switches(switch):

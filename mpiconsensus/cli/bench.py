@@ -114,7 +114,8 @@ def round(graph, vertices, parameters, names, dtype, repeats, json_file, plot_fi
         "edges": len(wiring.edges), "weights": wiring.weights, "dtype": dtype, "parameters": parameters, "transports": names,
         "repeats": repeats,
     }  # fmt: skip
-    found = {"figures": figures, "left_out": left_out, "switch": switch, "recommendation": rounds.recommend(network, figures, kind)}
+    advice = rounds.recommend(figures, rounds.choice_of_auto(network, figures, kind))
+    found = {"figures": figures, "left_out": left_out, "switch": switch, "recommendation": advice}
     _finish(world, _result("round", machine, settings, **found), tables.rounds, (json_file, plot_file), picture.rounds)
 
 
