@@ -11,9 +11,9 @@ import time
 
 import click
 import torch
-from synthetic import source
 
 from mpiconsensus import config
+from mpiconsensus.bench.synthetic import source
 from mpiconsensus.runtime import World
 from mpiconsensus.training import Trainer
 from mpiconsensus.wiring import wire

@@ -9,9 +9,9 @@ import time
 
 import click
 import torch
-from synthetic import source
 
 from mpiconsensus import config, evaluation
+from mpiconsensus.bench.synthetic import source
 from mpiconsensus.runtime import World
 from mpiconsensus.training import Trainer
 from mpiconsensus.wiring import wire

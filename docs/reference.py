@@ -98,14 +98,21 @@ def algorithms():
 def command_line():
     """Return the page of the commands and their options."""
     text = f"# Command line\n\n{MADE}"
-    for name in cli.COMMANDS:
-        command = cli.group.get_command(None, name)
+    for name, command in _commands():
         arguments = [p for p in command.params if isinstance(p, click.Argument)]
         words = " ".join(p.metavar or (p.name.upper() if p.required else f"[{p.name.upper()}]") for p in arguments)
         text += f"\n## {f'mpiconsensus {name} {words}'.strip()}\n\n" + " ".join(command.help.split()) + "\n"
         rows = [_option_row(p) for p in command.params if isinstance(p, click.Option)]
         text += "\n" + table(["option", "default", "meaning"], rows) if rows else ""
     return text + EXIT_CODES
+
+
+def _commands():
+    """Yield (name, command) of every command, those of a group under its own."""
+    for name in cli.COMMANDS:
+        command = cli.group.get_command(None, name)
+        yield name, command
+        yield from ((f"{name} {word}", below) for word, below in getattr(command, "commands", {}).items())
 
 
 def _option_row(option):

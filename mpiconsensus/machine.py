@@ -81,10 +81,10 @@ def collect():
     programs = {name: shutil.which(name) for name in ("mpirun", "mpiexec", "srun")}
     return Facts(
         python=sys.version_info[:3],
-        versions={"mpiconsensus": __version__, **{name: _version(name) for name in PACKAGES}},
+        versions={"mpiconsensus": __version__, **versions()},
         torchvision_needs=_torch_of_torchvision(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}, {_os_name()}",
-        cpu=_first_match("/proc/cpuinfo", r"model name\s*: (.*)") or platform.processor() or "not known",
+        cpu=cpu_model(),
         cores=max(1, min(cores, int(quota or cores))),
         cores_present=os.cpu_count(),
         quota=quota,
@@ -193,6 +193,16 @@ def announced_ranks(environ):
         if rank in environ and size in environ:
             return int(environ[rank]), int(environ[size])
     return int(environ.get("PMIX_RANK", 0)), None
+
+
+def cpu_model():
+    """Return what the kernel calls the processor."""
+    return _first_match("/proc/cpuinfo", r"model name\s*: (.*)") or platform.processor() or "not known"
+
+
+def versions():
+    """Return {package: version, or "not installed"} of what the figures and faults of a machine depend on."""
+    return {name: _version(name) for name in PACKAGES}
 
 
 def _first_match(path, pattern):

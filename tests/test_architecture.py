@@ -11,7 +11,7 @@ PACKAGE = ROOT / "mpiconsensus"
 # From the outside in: a room may import from rooms that stand below it, and from `anyone`.
 FLOORS = [
     {"cli"},
-    {"run", "inference", "cost", "network"},
+    {"run", "inference", "cost", "network", "bench"},
     {"evaluation", "progress"},
     {"training", "report"},
     {"stepper", "optim", "concurrency", "runread"},
@@ -97,6 +97,7 @@ def test_the_package_and_its_help_are_light():
     assert loaded("import mpiconsensus", *HEAVY) == []
     assert loaded("from mpiconsensus.cli import group; group.main(['--help'], standalone_mode=False)", *HEAVY) == []
     assert loaded("from mpiconsensus.cli import group; group.main(['config'], standalone_mode=False)", *HEAVY) == []
+    assert loaded("from mpiconsensus.cli import group; group.main(['bench', 'round', '--help'], standalone_mode=False)", *HEAVY) == []
 
 
 def test_training_does_not_load_what_it_does_not_need(tmp_path):

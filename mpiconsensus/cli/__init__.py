@@ -19,6 +19,7 @@ COMMANDS = {
     "report": ("results", "Print the table of a run from its log."),
     "export": ("results", "Copy one model out of a run."),
     "evaluate": ("results", "Evaluate a run's model on a data set."),
+    "bench": ("bench", "Measure this machine: rounds, loading, steps."),
     "doctor": ("lists", "Describe this machine, and warn of what will hurt."),
 }
 
