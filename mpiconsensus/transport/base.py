@@ -6,7 +6,6 @@ for every round of the schedule, in the same order, whether or not its vertices 
 
 from abc import ABC, abstractmethod
 
-import numpy as np
 import torch
 
 from mpiconsensus.pieces import pieces
@@ -23,7 +22,7 @@ class Exchange(ABC):
     flip(vertices): these vertices, hosted or not, go on in their next buffer.
     Collective in meaning, none of them a barrier. One round is under way at a time.
 
-    depth: buffers a vertex. side: (n,) the buffer that each vertex stands in, followed alike by all ranks.
+    depth: buffers a vertex. side: n numbers, the buffer that each vertex stands in, followed alike by all ranks.
     rows_received, rows_sent: rows moved between ranks so far. waits: how often finish had to wait for a late rank.
     hidden_s: seconds of the last round that passed between start and finish while rows were under way.
     """
@@ -33,7 +32,7 @@ class Exchange(ABC):
     def __init__(self, world, placement, d, dtype, device="cpu", depth=2):
         self.world, self.placement, self.d, self.dtype, self.depth = world, placement, d, dtype, depth
         self.device = torch.device(device)
-        self.side = np.zeros(placement.n, np.int8)
+        self.side = [0] * placement.n
         self.block = None
         self.rows_received = self.rows_sent = self.waits = 0
         self.hidden_s = 0.0
@@ -55,7 +54,7 @@ class Exchange(ABC):
 
     def start(self, round_):
         self.round = round_
-        self.sides = self.side.tolist()
+        self.sides = self.side.copy()
 
     @abstractmethod
     def finish(self):
@@ -68,9 +67,9 @@ class Exchange(ABC):
         pass
 
     def flip(self, vertices):
-        self.side[vertices] = (self.side[vertices] + 1) % self.depth
-        index = self.placement.index
+        side, index, last = self.side, self.placement.index, self.depth - 1
         for vertex in vertices:
+            side[vertex] = side[vertex] + 1 if side[vertex] < last else 0
             if vertex in index:
                 self.block.flip(index[vertex])
 

@@ -11,6 +11,10 @@ import time
 NAP_S, LONGEST_NAP_S, GROWTH = 5e-5, 2e-3, 1.25
 SPINS = 50
 YIELDS = 2000
+# On crowded cores a rank offers its core this long before it sleeps: to sleep and to be woken costs tens of
+# microseconds where a core falls idle in between. Longer, and ranks that compute would share a core beside it.
+OFFER_S = 1e-4
+SPIN_S = 1e-3
 # Whoever sleeps looks up this often, to see whether the one it waits for is still there.
 LOOK_UP_S = 0.2
 
@@ -59,14 +63,18 @@ class Counter:
     def wait(self, value, crowded, look_up):
         """Return when the counter is at least `value`; look_up() is called now and then and may raise.
 
-        crowded: more ranks than cores, so that whoever waits may hold the core of the late one and sleeps at once.
+        crowded: more ranks than cores, so that whoever waits may hold the core of the late one.
         """
-        if not crowded:
-            for turn in range(SPINS + YIELDS):
-                if self._cell[0] >= value:
+        cell, turn, patience = self._cell, 0, time.perf_counter() + (OFFER_S if crowded else SPIN_S)
+        while cell[0] < value:
+            turn += 1
+            if crowded or turn > SPINS:
+                os.sched_yield()
+                if time.perf_counter() > patience:
+                    self._sleep(value, crowded, look_up)
                     return
-                if turn > SPINS:
-                    os.sched_yield()
+
+    def _sleep(self, value, crowded, look_up):
         if futex is None:
             wait_until(lambda: self._cell[0] >= value, crowded, look_up)
             return
