@@ -237,7 +237,7 @@ class Session:
             mpi=_mpi_library(self.world), ranks=self.world.size, nodes=self.world.nodes, threads=threads,
             started=datetime.now(UTC).isoformat(timespec="seconds"), model=model_name(self.job, source),
             parameters=trainer.block.layout.count, data=source.name, train_samples=sum(source.sizes),
-            algorithm=self.job.algorithm.name, transport=trainer.exchange.name, device=str(trainer.device),
+            algorithm=self.job.algorithm.name, transport=trainer.exchange.title, device=str(trainer.device),
             concurrency=trainer.concurrency.name, steps_per_epoch=trainer.steps_per_epoch,
         )  # fmt: skip
 

@@ -164,3 +164,29 @@ def test_rows_hold_the_nonzero_entries_and_the_vertex_itself():
 def test_an_unknown_method_is_named():
     with pytest.raises(UserError, match="topology.weights = 'metropolish'.*best-constant.*Did you mean 'metropolis'"):
         weights.mixing_matrix(2, [[0, 1]], "metropolish")
+
+
+@given(connected())
+def test_damping_contracts_every_delayed_mix_and_no_other_hundredth_more(graph):
+    """Against the spectrum of the block matrix of x_{k+1} = x_k + t (W - I) x_{k-1}."""
+    n, edges = graph
+    w = weights.mixing_matrix(n, edges, "metropolis")
+
+    def slowest(t):
+        m = np.block([[np.eye(n), t * (w - np.eye(n))], [np.eye(n), np.zeros((n, n))]])
+        return np.sort(np.abs(np.linalg.eigvals(m)))[-2]  # the largest is the mean's
+
+    chosen = weights.damping(w)
+    if n == 1:
+        assert chosen == 1.0
+        return
+    rates = [slowest(t) for t in np.arange(1, 101) / 100]
+    # A double root of the polynomial is found to the square root of the rounding.
+    assert slowest(chosen) < 1 and slowest(chosen) <= min(rates) + 1e-7
+
+
+def test_a_ring_undamped_would_diverge():
+    w = weights.mixing_matrix(4, topology.edges(topology.build("ring:4")), "metropolis")
+    # Modes 1/3 and -1/3 have |z| = (1 + sqrt(1 - 8t/3)) / 2, falling, and sqrt(4t/3), rising: equal between 0.33 and 0.34,
+    # at 0.6732 and 0.6733. Undamped the second has 1.15.
+    assert weights.damping(w) == 0.33

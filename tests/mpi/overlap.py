@@ -33,7 +33,7 @@ def told(what, function):
     return wrapped
 
 
-start, gradient = trace.start, trainer._gradient
+start, gradient = trace.start, trainer.backward
 STEPS, LATE = 6, 3
 
 
@@ -56,7 +56,7 @@ def slow_gradient(*arguments):
     return result
 
 
-trace.start, trainer._gradient = late_start, slow_gradient
+trace.start, trainer.backward = late_start, slow_gradient
 trace.finish = told("finish", trace.finish)
 hidden_s = []
 waits = 0
