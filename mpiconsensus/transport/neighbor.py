@@ -8,70 +8,87 @@ import weakref
 
 import torch
 
+from mpiconsensus.errors import UserError
 from mpiconsensus.pieces import pieces
 from mpiconsensus.runtime import mpi
 from mpiconsensus.transport.base import Exchange
+from mpiconsensus.transport.device import Settle, Staging, gpu_aware
+from mpiconsensus.transport.messages import Collective, Plan, PointToPoint
+from mpiconsensus.transport.peers import Peers
 from mpiconsensus.transport.waiting import wait_until
+
+WAYS = ("point-to-point", "collective", "persistent-collective")
 
 
 class Neighbor(Exchange):
-    """Non-blocking point-to-point messages, planned once a matrix; rows on a GPU go through pinned host memory.
+    """Messages that are planned once and only started in a step: no pickling, no allocation.
 
-    staged = True forces the way through host memory (the tests use it where there is no GPU). beyond: ranks whose rows
-    come another way.
+    how: "point-to-point" (persistent requests), "collective" (Ineighbor_alltoallw), "persistent-collective"
+    (Neighbor_alltoallw_init, MPI 4; non-blocking where the library lacks it). All move the same rows.
+    Rows on a GPU go straight into MPI where it was seen to take device pointers, else through pinned host memory.
+    staged: True or False takes or leaves the way through host memory, whatever was seen. beyond: ranks whose rows come
+    another way.
     """
 
     name = "neighbor"
 
-    def __init__(self, world, placement, d, dtype, device="cpu", depth=2, staged=None, beyond=()):
+    def __init__(self, world, placement, d, dtype, device="cpu", depth=2, how=WAYS[0], staged=None, beyond=()):
         super().__init__(world, placement, d, dtype, device, depth)
+        if how not in WAYS:
+            raise UserError(f"how = {how!r} is no way to send rows; take one of {', '.join(WAYS)}.")
         self.comm = world.comm.Dup()
-        self.tag_bound = self.comm.Get_attr(mpi().TAG_UB)
-        self.staged = self.device.type != "cpu" if staged is None else staged
+        on_gpu = self.device.type == "cuda"
+        if staged is None:
+            # Libraries look at the address of a buffer to tell a GPU's: the absolute addresses within a datatype, which
+            # the collectives use, they do not look at.
+            staged = on_gpu and not (how == WAYS[0] and gpu_aware(world))
+        self._staging = Staging(self.device) if staged else None
+        self._settle = Settle(self.device) if on_gpu and not staged else None
+        self._messages = PointToPoint(self.comm, d, dtype.itemsize, lambda vertex: self._incoming[vertex][0], self._sent)
+        if how != WAYS[0]:
+            self._messages = Collective(self._messages, persistent=how == WAYS[2])
+        self._peers = Peers(world)
         self._not_by_message = set(beyond) | {world.rank}
         self._plans = weakref.WeakKeyDictionary()
         self._incoming = {}  # vertex -> the row it is received into, on the host and on the device, and the latter's pieces
         self._outgoing = {}  # hosted vertex -> host copy of its row, where rows are staged
+        self._one_buffer = [0] * placement.n
         self._requests = []
 
     def start(self, round_):
         super().start(round_)
-        receives, sends = self._plan(round_)
-        if self.staged:
-            for vertex, _ in sends:
-                self._outgoing[vertex].copy_(self.block.x(self.placement.index[vertex]), non_blocking=True)
-            if self.device.type == "cuda":
-                torch.cuda.current_stream().synchronize()
-        self._requests = [
-            self.comm.Irecv(self._incoming[vertex][0].numpy(), source, vertex % self.tag_bound) for vertex, source in receives
-        ]
-        for vertex, target in sends:
-            row = self._outgoing[vertex] if self.staged else self.block.x(self.placement.index[vertex])
-            self._requests.append(self.comm.Isend(row.numpy(), target, vertex % self.tag_bound))
-        self.rows_received += len(receives)
-        self.rows_sent += len(sends)
+        self._plan = plan = self._plans.get(round_) or self._make_plan(round_)
+        if plan.ranks and self._staging:
+            self._staging.down([(self._outgoing[v], self.block.x(self.placement.index[v])) for v in plan.hosted])
+        elif plan.ranks and self._settle:
+            self._settle()
+        self._requests = self._messages.start(plan, self._one_buffer if self._staging else self.sides)
+        self.rows_received += len(plan.receives)
+        self.rows_sent += len(plan.sends)
         self._started_s = time.monotonic()
 
     def finish(self):
         # Nobody tells when a message came: all the time since start counts as hidden.
-        self.hidden_s = time.monotonic() - self._started_s if self._requests else 0.0
-        if not mpi().Request.Testall(self._requests):
+        self.hidden_s = time.monotonic() - self._started_s if self._plan.ranks else 0.0
+        if not self._arrived():
             self.waits += 1
-            wait_until(lambda: mpi().Request.Testall(self._requests), self.world.crowded)
+            wait_until(self._arrived, self.world.crowded, lambda: self._peers.check(self._plan.ranks))
         self._requests = []
-        if self.staged:
-            for vertex, _ in self._plan(self.round)[0]:
-                host, device, _ = self._incoming[vertex]
-                device.copy_(host, non_blocking=True)
+        if self._staging:
+            self._staging.up([self._incoming[v][:2] for v, _ in self._plan.receives])
         return self._row
+
+    def _arrived(self):
+        return mpi().Request.Testall(self._requests)
 
     def _row(self, vertex):
         return self.hosted_row(vertex) if vertex in self.placement.index else self._incoming[vertex][2]
 
-    def _plan(self, round_):
-        """Return the ([(remote vertex, source)], [(hosted vertex, target)]) of a round, and make the buffers for them."""
-        if round_ in self._plans:
-            return self._plans[round_]
+    def _sent(self, vertex, side):
+        return self._outgoing[vertex] if self._staging else self.block.storage[side][self.placement.index[vertex]]
+
+    def _make_plan(self, round_):
+        """Make and keep the Plan of a round, and the rows that its messages need."""
         owner, otherwise = self.placement.owner, self._not_by_message
         needed = {j for v in self.placement.hosted for j in round_.sources.get(v, ())}
         receives = [(j, int(owner[j])) for j in sorted(needed) if int(owner[j]) not in otherwise]
@@ -83,16 +100,20 @@ class Neighbor(Exchange):
         for vertex, _ in receives:
             if vertex not in self._incoming:
                 host = self._host_row()
-                device = torch.empty(self.d, dtype=self.dtype, device=self.device) if self.staged else host
+                device = torch.empty(self.d, dtype=self.dtype, device=self.device) if self._staging else host
                 self._incoming[vertex] = (host, device, pieces(device))
-        if self.staged:
+        if self._staging:
             for vertex, _ in sends:
                 self._outgoing.setdefault(vertex, self._host_row())
-        self._plans[round_] = receives, sends
-        return receives, sends
+        plan = self._plans[round_] = Plan(receives, sends, tuple(round_.readers))
+        return plan
 
     def _host_row(self):
-        return torch.empty(self.d, dtype=self.dtype, pin_memory=self.device.type == "cuda")
+        """Return an empty row that messages can come into: on the host, or on the GPU where MPI takes its pointers."""
+        if self._staging:
+            return torch.empty(self.d, dtype=self.dtype, pin_memory=self.device.type == "cuda")
+        return torch.empty(self.d, dtype=self.dtype, device=self.device)
 
     def close(self):
+        self._messages.close()
         self.comm.Free()

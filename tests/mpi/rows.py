@@ -15,14 +15,18 @@ from mpiconsensus.runtime import World
 from mpiconsensus.schedule import full, masked, pair_rounds
 from mpiconsensus.topology import build, edges
 from mpiconsensus.transport import open_exchange
+from mpiconsensus.transport.neighbor import Neighbor
 from mpiconsensus.weights import mixing_matrix, rows
 
 world = World.start()
-name, d = sys.argv[1], 1000
+name, how, d = sys.argv[1], sys.argv[2:], 1000
 graph = build("torus:3x4")
 matrix = mixing_matrix(12, edges(graph), "metropolis")
 placement = Placement(12, world.size, world.rank)
-exchange = open_exchange(name, world, placement, d, torch.float64)
+if how:
+    exchange = Neighbor(world, placement, d, torch.float64, how=how[0], staged="staged" in how)
+else:
+    exchange = open_exchange(name, world, placement, d, torch.float64)
 mine = Rows(exchange.storage())
 exchange.bind(mine)
 x = np.random.default_rng(3).standard_normal((12, d))
