@@ -18,6 +18,10 @@ def run(echo=print):
     facts = collect()
     if facts is None:
         return
+    if facts.torch.get("devices") and "error" not in facts.mpi:
+        from mpiconsensus.transport.device import probe
+
+        facts.mpi["GPU-aware MPI"] = f"{'yes' if probe() else 'no'} (probed)"
     echo("mpiconsensus doctor")
     for section, items in report(facts):
         echo(f"\n{section}")

@@ -15,16 +15,25 @@ from mpiconsensus.runtime import World
 from mpiconsensus.schedule import full, masked, pair_rounds
 from mpiconsensus.topology import build, edges
 from mpiconsensus.transport import open_exchange
-from mpiconsensus.transport.neighbor import Neighbor
+from mpiconsensus.transport.neighbor import WAYS, Neighbor
+from mpiconsensus.transport.onegpu import OneGpu
 from mpiconsensus.weights import mixing_matrix, rows
 
+name, *words = sys.argv[1:]
+d = 1000
 world = World.start()
-name, how, d = sys.argv[1], sys.argv[2:], 1000
+if "two-nodes" in words:
+    world = World(world.comm, world.comm.Split(world.rank // 2))
 graph = build("torus:3x4")
 matrix = mixing_matrix(12, edges(graph), "metropolis")
 placement = Placement(12, world.size, world.rank)
-if how:
-    exchange = Neighbor(world, placement, d, torch.float64, how=how[0], staged="staged" in how)
+ways = [word for word in words if word in WAYS]
+if ways:
+    exchange = Neighbor(world, placement, d, torch.float64, how=ways[0], staged="staged" in words)
+elif name == "onegpu":
+    # Files of shared memory stand in for a GPU's: the handles are made, exchanged and opened by the same calls.
+    torch.multiprocessing.set_sharing_strategy("file_system")
+    exchange = OneGpu(world, placement, d, torch.float64, "cpu")
 else:
     exchange = open_exchange(name, world, placement, d, torch.float64)
 mine = Rows(exchange.storage())
