@@ -19,13 +19,18 @@ from mpiconsensus.transport import peers, waiting
 SCRIPT = ROOT / "tests" / "mpi" / "rows.py"
 
 
-@pytest.mark.parametrize("name", ["shared", "neighbor"])
-@pytest.mark.parametrize("ranks", [4, 5])
-def test_rounds_are_their_matrices_and_move_no_row_too_many(name, ranks):
-    done = mpirun(ranks, SCRIPT, name)
+@pytest.mark.parametrize(
+    "ranks, words",
+    [
+        (4, "shared"), (5, "shared"), (4, "neighbor"), (5, "neighbor"), (5, "neighbor point-to-point"), (5, "neighbor collective staged"),
+        (4, "neighbor persistent-collective few"), (4, "neighbor point-to-point staged"), (4, "shared two-nodes"), (4, "onegpu two-nodes"),
+    ],
+)  # fmt: skip
+def test_rounds_are_their_matrices_and_move_no_row_too_many(ranks, words):
+    done = mpirun(ranks, SCRIPT, *words.split())
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert told["name"] == name and len(told["found"]) == ranks
+    assert told["name"] == words.split()[0].replace("onegpu", "shared") and len(told["found"]) == ranks
     for rank in told["found"]:
         for received, needed, sent, readers in rank:
             assert received == needed and sent == readers
@@ -110,6 +115,7 @@ def test_auto_takes_the_fastest_that_fits():
     assert choose(nodes=2) == "shared"
     assert choose(nodes=4) == "neighbor"
     assert choose(device="cuda:0") == "neighbor"
+    assert choose(device="cuda:0", one_gpu=True, d=10**9) == "shared"
     assert choose(free=2 * 8 * 1000 * 4) == "neighbor"
     assert choose(free=2 * 8 * 1000 * 4, nodes=2) == "shared"
 

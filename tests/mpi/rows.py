@@ -14,7 +14,7 @@ from mpiconsensus.placement import Placement
 from mpiconsensus.runtime import World
 from mpiconsensus.schedule import full, masked, pair_rounds
 from mpiconsensus.topology import build, edges
-from mpiconsensus.transport import open_exchange
+from mpiconsensus.transport import messages, open_exchange
 from mpiconsensus.transport.neighbor import WAYS, Neighbor
 from mpiconsensus.transport.onegpu import OneGpu
 from mpiconsensus.weights import mixing_matrix, rows
@@ -22,6 +22,8 @@ from mpiconsensus.weights import mixing_matrix, rows
 name, *words = sys.argv[1:]
 d = 1000
 world = World.start()
+if "few" in words:  # plans: what comes beyond goes another way
+    messages.GRAPHS, messages.REQUESTS = 2, 1
 if "two-nodes" in words:
     world = World(world.comm, world.comm.Split(world.rank // 2))
 graph = build("torus:3x4")
@@ -83,6 +85,10 @@ for _ in range(3):
         run_round(exchange, mine, round_)
         for i, v in enumerate(placement.hosted):
             assert np.abs(mine.x(i).numpy() - x[v]).max() < 1e-9, v
+if name == "neighbor" and "point-to-point" not in words:
+    graphs = exchange._messages._graphs
+    assert len(graphs) == 2 if "few" in words else len(graphs) > 4
+    assert any(graph._requests for graph in graphs) == ("collective" not in words)
 out = world.allgather(found)
 if world.rank == 0:
     print(json.dumps({"name": exchange.name, "found": out}))
