@@ -129,6 +129,21 @@ def test_the_report_names_every_fact():
         assert fact in text, fact
 
 
+@pytest.mark.parametrize("aware, line", [(True, "GPU-aware MPI          yes (probed)"), (False, "GPU-aware MPI          no (probed)")])
+def test_mpi_is_probed_where_there_is_a_gpu(monkeypatch, aware, line):
+    from mpiconsensus.transport import device
+
+    found = {}
+    for name, devices in (("with", ["NVIDIA H200"]), ("without", [])):
+        torch = {"GPU support": "CUDA 12.6", "devices": devices}
+        monkeypatch.setattr(doctor, "collect", lambda torch=torch: HEALTHY._replace(torch=torch, mpi=dict(HEALTHY.mpi)))
+        monkeypatch.setattr(device, "probe", lambda: aware)
+        found[name] = []
+        doctor.run(found[name].append)
+    assert [text.strip() for text in found["with"] if "GPU-aware" in text] == [line]
+    assert not any("GPU-aware" in text for text in found["without"])
+
+
 def test_the_rank_is_known_before_mpi_starts():
     announced = machine.announced_ranks
     assert announced({}) == (0, None)
