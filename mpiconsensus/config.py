@@ -70,7 +70,7 @@ KEYS = [
     Key("algorithm.tau", "int", 8, "local-sgd: steps between averages over all vertices", low=1),
     Key("algorithm.train_every", "ints", 0, "a vertex trains at steps that this divides; a list gives one a vertex; 0: from hetero.powers (1 where they are equal)", low=0),
     Key("hetero.powers", "floats", [], "computing power of each vertex: data are divided in proportion; empty: equal", low=0.0),
-    Key("transport.name", "str", "auto", "inprocess: one process; shared: windows of node memory; neighbor: messages between ranks; auto: the fastest that fits", ("auto", "inprocess", "shared", "neighbor")),
+    Key("transport.name", "str", "auto", "inprocess: one process; shared: rows of a node are read in place, those of other nodes come by messages; neighbor: messages between all ranks; auto: the fastest that fits", ("auto", "inprocess", "shared", "neighbor")),
     Key("transport.reduction", "str", "ordered", "averages over all vertices: ordered (bit-identical for every placement) or mpi (MPI_Allreduce)", ("ordered", "mpi")),
     Key("evaluation.every", "int", 0, "epochs between evaluations; 0: as often as a tenth of the training time allows", low=0),
     Key("evaluation.samples", "int", 0, "test samples of an evaluation within the run; 0: as many as a tenth of the training time allows; the closing one takes all", low=0),
