@@ -27,7 +27,8 @@ def test_only_an_answer_in_time_counts():
 
 
 def test_a_hanging_child_is_ended_with_all_that_it_started(tmp_path):
-    code = f"import subprocess, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(subprocess.Popen(['sleep', '300']).pid)); time.sleep(300)"
+    start = "import subprocess, time; pid = subprocess.Popen(['sleep', '300']).pid"
+    code = f"{start}; open({str(tmp_path / 'pid')!r}, 'w').write(str(pid)); time.sleep(300)"
     assert not child(code, timeout_s=5)
     time.sleep(0.1)
     stat = Path(f"/proc/{(tmp_path / 'pid').read_text()}/stat")
@@ -148,8 +149,13 @@ def test_rows_go_through_the_host_after_what_writes_them_and_before_what_reads_t
     staging.down([])
     came.value = 9
     staging.up([(came, received)])
+    again = Row(0)
+    again.copy_(received, non_blocking=True)
+    staging.up([(Row(7), received)])
+    # The copies run as early as they may, what reads the rows as late.
+    staging._side.run(len(staging._side.queue))
     device.Settle(GPU)()
-    assert (read.value, received.value) == (5, 9)
+    assert (read.value, again.value, received.value) == (5, 9, 7)
 
 
 def test_a_row_is_handed_out_when_the_gpu_has_written_it_and_given_back_when_it_has_read_it(lazy_gpu, monkeypatch):
@@ -177,7 +183,8 @@ def test_device_pointers_are_given_to_mpi_when_the_gpu_has_written_the_rows(lazy
 
 
 def test_without_a_gpu_nobody_is_on_one():
-    world = SimpleNamespace(size=2, rank=0, node_comm=SimpleNamespace(allgather=lambda mine: [mine, mine]), allgather=lambda mine: [mine, mine])
+    both = lambda mine: [mine, mine]
+    world = SimpleNamespace(size=2, rank=0, node_comm=SimpleNamespace(allgather=both), allgather=both)
     assert not onegpu.on_one_gpu(world, "cpu")
 
 

@@ -14,7 +14,7 @@ from conftest import ROOT, mpirun
 from mpiconsensus import transport
 from mpiconsensus.errors import TrainingError, UserError
 from mpiconsensus.placement import Placement
-from mpiconsensus.transport import peers, waiting
+from mpiconsensus.transport import messages, peers, waiting
 
 SCRIPT = ROOT / "tests" / "mpi" / "rows.py"
 
@@ -102,6 +102,23 @@ def test_a_counter_wakes_who_sleeps_and_looks_up_in_vain():
     thread.join()
     assert counter.value == 5 and len(looks) >= 2 and set(looks[:2]) == {0}
     counter.wait(3, True, look_up)  # past already: returns at once
+
+
+def test_without_persistent_collectives_a_round_goes_by_non_blocking_ones():
+    class Comm:
+        def Create_dist_graph_adjacent(self, sources, targets):
+            return self
+
+        def Neighbor_alltoallw_init(self, sent, received):
+            raise NotImplementedError
+
+        def Ineighbor_alltoallw(self, sent, received):
+            return "non-blocking"
+
+    rows = {v: torch.zeros(4) for v in (0, 1)}
+    single = SimpleNamespace(comm=Comm(), d=4, type=None, incoming=rows.get, outgoing=lambda v, side: rows[v])
+    graph = messages.Graph(single, messages.Plan([(1, 1)], [(0, 1)], (0, 1)), persistent=True)
+    assert [graph.start([0, 0]), graph.start([0, 0])] == ["non-blocking"] * 2
 
 
 def choose(name="auto", size=4, nodes=1, device="cpu", d=1000, **more):

@@ -37,7 +37,7 @@ class Reduction:
         if self.world.size == 1:
             return _sum(plan["out"], rows).mul_(1.0 / self.placement.n)
         if self.how == "mpi":
-            out = _sum(plan["out"], rows)
+            out = plan["out"].copy_(_sum(plan["sum"], rows))
             self.world.comm.Allreduce(mpi().IN_PLACE, out.numpy())
             self.wire_elements += 2 * length * (self.world.size - 1) // self.world.size
             return out.mul_(1.0 / self.placement.n).to(device)
@@ -47,7 +47,8 @@ class Reduction:
         if self.world.size == 1:
             return {"out": torch.empty(length, dtype=dtype, device=device)}
         if self.how == "mpi":
-            return {"out": torch.empty(length, dtype=dtype)}
+            out = torch.empty(length, dtype=dtype)
+            return {"out": out, "sum": out if device.type == "cpu" else torch.empty(length, dtype=dtype, device=device)}
         ranks, me, counts = self.world.size, self.world.rank, np.array(self.placement.counts)
         units = -(-length // ROW_ELEMENTS)
         edges = np.minimum(np.arange(ranks + 1) * units // ranks * ROW_ELEMENTS, length)
