@@ -4,6 +4,7 @@ Only this module and transport/ touch mpi4py, and only when a launcher started t
 `from mpi4py import MPI` initialises MPI at once, which aborts on some login nodes.
 """
 
+import functools
 import os
 import socket
 import sys
@@ -190,6 +191,7 @@ def _end_all_ranks(kind, error, trace):
     world.Abort(code)
 
 
+@functools.cache
 def mpi():
     """Return mpi4py.MPI, initialised at the first call."""
     # The one-sided UCX component prints a warning at the first window where there is no fast network.

@@ -174,7 +174,7 @@ def test_a_row_is_handed_out_when_the_gpu_has_written_it_and_given_back_when_it_
 def test_device_pointers_are_given_to_mpi_when_the_gpu_has_written_the_rows(lazy_gpu):
     row, seen = Row(1), []
     exchange = object.__new__(Neighbor)
-    exchange.side, exchange._staging, exchange._settle = torch.zeros(2), None, device.Settle(GPU)
+    exchange.side, exchange._staging, exchange._settle = [0, 0], None, device.Settle(GPU)
     exchange.rows_sent, exchange._plans = 0, {"round": SimpleNamespace(ranks=[1], receives=[], sends=[])}
     exchange._messages = SimpleNamespace(start=lambda plan, sides: seen.append(row.value))
     row.add(1)
