@@ -108,6 +108,7 @@ def test_a_delayed_mix_is_its_matrix_version(period):
 
     t = compare(step, algorithm__delay=1, algorithm__period=period)
     assert (period == 3) == ("damping" not in vars(t.algorithm))
+    assert t.algorithm.describe().endswith("delay 1" if period == 3 else f"delay 1 (W damped by {t.algorithm.damping:g})")
 
 
 def test_a_delayed_mix_keeps_the_mean_and_agrees():

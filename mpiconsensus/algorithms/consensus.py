@@ -52,6 +52,10 @@ class Consensus(Algorithm):
             self.damping = weights.damping(full(setting.rows).matrix())
             self._rows = weights.rows((1 - self.damping) * np.eye(self.n) + self.damping * full(setting.rows).matrix())
 
+    def describe(self):
+        damped = f" (W damped by {self.damping:g})" if hasattr(self, "damping") else ""
+        return super().describe() + damped
+
     def rounds(self, k):
         mixes = tuple(k % q == 0 for q in self.periods)
         if mixes not in self._rounds:
