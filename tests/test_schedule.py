@@ -1,11 +1,17 @@
 """Rounds as matrices: the properties that promise 2 stands on, on random connected graphs."""
 
+import math
+
 import networkx as nx
 import numpy as np
-from hypothesis import given, settings
+import pytest
+import torch
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mpiconsensus.schedule import full, masked, pair_rounds
+from mpiconsensus.mixing import combine
+from mpiconsensus.pieces import pieces
+from mpiconsensus.schedule import Round, full, masked, pair_rounds
 from mpiconsensus.weights import mixing_matrix, rows
 
 
@@ -67,3 +73,38 @@ def test_readers_are_the_columns(graph):
 def test_one_sided_rows_do_not_keep_the_mean():
     every = rows(mixing_matrix(3, np.array([[0, 1], [1, 2]]), "metropolis"))
     assert not masked(every, [True, False, False], "thesis").keeps_mean
+
+
+@given(st.lists(st.floats(-2, 2).filter(lambda w: w == 0 or abs(w) > 1e-3), min_size=1, max_size=7), st.integers(0, 6))
+@example([-0.5, 0.5, 1.0], 0)
+def test_blends_are_the_rows_of_the_matrix(weights, i):
+    """Interpolations, one after the other, give the weighted sum; a row read late stands behind the vertex's own."""
+    weights = [*weights, 1.0 - math.fsum(weights)]
+    n, i = len(weights), i % len(weights)
+    round_ = Round(n, {i: (np.arange(n), np.array(weights))})
+    if not round_.rows:
+        return
+    values = np.linspace(1.0, 2.0, n)
+    size = sum(abs(w) for w in weights)
+
+    def follow(x, blend):
+        for j, share in blend:
+            x = x + share * (values[j] - x)
+        return x
+
+    (first, one), *rest = round_.blends[i]
+    assert one == 1.0 and abs(follow(values[first], rest) - np.dot(weights, values)) < 1e-13 * (1 + size) ** 2
+    own = 5.0
+    expected = own + np.dot(weights, values) - values[i]
+    assert abs(follow(own, round_.late_blends[i]) - expected) < 1e-13 * (2 + size) ** 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_vertices_that_agree_stay_as_they_are_to_the_last_bit(dtype):
+    row = torch.randn(5000, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    round_ = full(rows(mixing_matrix(7, np.array([(i, j) for i in range(7) for j in range(i + 1, 7)]), "metropolis")))
+    out = torch.zeros_like(row)
+    for blend in round_.blends.values():
+        assert len(blend) == 7
+        combine([(pieces(out.zero_()), [(pieces(row.clone()), share) for _, share in blend])])
+        assert torch.equal(out, row)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -62,8 +63,15 @@ def test_who_is_late_by_less_than_a_gradient_keeps_nobody_waiting(name, how):
 
 @pytest.mark.parametrize("name", ["shared", "neighbor"])
 def test_a_rank_that_dies_in_a_round_is_named(name):
-    done = mpirun(4, ROOT / "tests" / "mpi" / "death.py", name, timeout=60)
+    done = mpirun(4, ROOT / "tests" / "mpi" / "death.py", name, "killed", timeout=60)
     assert done.returncode != 0 and "rank 2" in done.stderr and "3 rounds later" not in done.stdout
+
+
+@pytest.mark.parametrize("name", ["shared", "neighbor"])
+def test_a_death_that_the_launcher_does_not_see_is_named(name):
+    done = mpirun(4, ROOT / "tests" / "mpi" / "death.py", name, "unseen", timeout=60)
+    assert done.returncode == 3 and "rank 2" in done.stderr and "died in the middle of a round" in done.stderr
+    assert "Traceback" not in done.stderr and "3 rounds later" not in done.stdout
 
 
 def test_peers_tell_who_died():
@@ -119,6 +127,18 @@ def test_without_persistent_collectives_a_round_goes_by_non_blocking_ones():
     single = SimpleNamespace(comm=Comm(), d=4, type=None, incoming=rows.get, outgoing=lambda v, side: rows[v])
     graph = messages.Graph(single, messages.Plan([(1, 1)], [(0, 1)], (0, 1)), persistent=True)
     assert [graph.start([0, 0]), graph.start([0, 0])] == ["non-blocking"] * 2
+
+
+@pytest.mark.skipif(waiting.futex is None, reason="the kernel wakes nobody here: ranks nap")
+def test_who_sleeps_on_a_counter_is_woken_when_it_is_raised(monkeypatch):
+    monkeypatch.setattr(waiting, "_PATIENCE", None)  # no limit: a wake that is lost is a sleep without end
+    counter = waiting.Counter(memoryview(bytearray(64)).cast("q")[0:1])
+    waiter = threading.Thread(target=counter.wait, args=(1, True, None), daemon=True)
+    waiter.start()
+    time.sleep(0.3)  # asleep by now; were it not, the test would hold as well
+    counter.raise_to(1)
+    waiter.join(20)
+    assert not waiter.is_alive()
 
 
 def choose(name="auto", size=4, nodes=1, device="cpu", d=1000, **more):
