@@ -14,15 +14,9 @@ TEST = "test_batch.bin"
 RECORDS = 10000
 FACTS = Facts(
     dataset="cifar10",
-    shape=(3, 32, 32),
     class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-    scale=1 / 255,
-    augment="crop-flip",
-    licence="none stated by the publisher; research use, cite the report",
-    citation="A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, University of Toronto, 2009",
     prepared_by="data_prep/cifar10.py",
-    published_mean=(0.485, 0.456, 0.406),
-    published_std=(0.229, 0.224, 0.225),
+    **common.CIFAR,
 )
 
 

@@ -12,15 +12,9 @@ RECORDS = {"train.bin": 50000, "test.bin": 10000}
 NAMES = "fine_label_names.txt"
 FACTS = Facts(
     dataset="cifar100",
-    shape=(3, 32, 32),
     class_names=tuple(str(number) for number in range(100)),
-    scale=1 / 255,
-    augment="crop-flip",
-    licence="none stated by the publisher; research use, cite the report",
-    citation="A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, University of Toronto, 2009",
     prepared_by="data_prep/cifar100.py",
-    published_mean=(0.485, 0.456, 0.406),
-    published_std=(0.229, 0.224, 0.225),
+    **common.CIFAR,
 )
 
 

@@ -15,6 +15,17 @@ from mpiconsensus.data import partition
 from mpiconsensus.data.shards import Shard, already_written, write_shards
 from mpiconsensus.errors import UserError
 
+# What CIFAR-10 and CIFAR-100 have in common, as keywords of Facts.
+CIFAR = {
+    "shape": (3, 32, 32),
+    "scale": 1 / 255,
+    "augment": "crop-flip",
+    "licence": "none stated by the publisher; research use, cite the report",
+    "citation": "A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, University of Toronto, 2009",
+    "published_mean": (0.485, 0.456, 0.406),
+    "published_std": (0.229, 0.224, 0.225),
+}
+
 
 def arguments(function):
     """Add the arguments of every script, OUT --shards --seed --powers, to a click command."""
