@@ -29,6 +29,8 @@ class Progress:
         self.say(f"data       {source.name}, {sum(source.sizes)} training samples, {shards} a vertex; they stay at their vertex")
         self.say(f"model      {facts['model']}, {facts['parameters']:,} parameters; buffers {job.model.buffers}, momentum {job.training.momentum_policy}")
         self.say(f"algorithm  {trainer.algorithm.describe()}")
+        if unused := trainer.algorithm.unused():
+            self.say(f"warning    {', '.join(unused)}: means nothing for {job.algorithm.name}")
         self.say(f"training   {job.training.optimizer}, lr {job.training.lr:g}, batch {job.training.batch_size} a vertex, {trainer.steps_per_epoch} steps an epoch")
         periods = trainer.algorithm.train_every
         if len(set(source.sizes)) > 2 or len(set(periods)) > 1:

@@ -354,3 +354,16 @@ def test_every_precision_trains_and_keeps_its_type(precision, dtype):
 def test_what_means_nothing_is_refused(changes, words):
     with pytest.raises(UserError, match=words):
         trainer(**changes)
+
+
+@pytest.mark.parametrize(
+    "keys, unused",
+    [
+        (dict(algorithm__name="local-sgd", algorithm__period=8), ["algorithm.period = 8"]),
+        (dict(algorithm__name="gossip", algorithm__rounds=2, algorithm__tau=4, algorithm__period=3), ["algorithm.rounds = 2", "algorithm.tau = 4"]),
+        (dict(algorithm__name="local-sgd", algorithm__tau=4, algorithm__train_every=2), []),
+        (dict(algorithm__period=8, algorithm__mix="thesis", algorithm__order="cta"), []),
+    ],
+)  # fmt: skip
+def test_keys_that_mean_nothing_are_told(keys, unused):
+    assert trainer(**keys).algorithm.unused() == unused

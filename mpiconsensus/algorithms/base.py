@@ -9,6 +9,10 @@ from mpiconsensus import config
 from mpiconsensus.errors import UserError
 
 
+# Keys of [algorithm] that every algorithm reads, or refuses by itself.
+EVERYWHERE = ("name", "order", "train_every", "delay")
+
+
 class Setting(NamedTuple):
     """What a schedule is made from. rows: of W, as weights.rows gives them; edges: (m, 2); options: job.algorithm."""
 
@@ -64,6 +68,15 @@ class Algorithm(ABC):
         """Return the algorithm and the keys that matter to it, in one line."""
         told = [f"{key} {getattr(self.setting.options, key)}" for key in self.keys]
         return ": ".join([self.name, ", ".join(told)] if told else [self.name])
+
+    def unused(self):
+        """Return the keys of [algorithm] that were changed and mean nothing here, as "algorithm.key = value"."""
+        told = []
+        for key in config.KEYS:
+            table, _, word = key.name.partition(".")
+            if table == "algorithm" and word not in (*self.keys, *EVERYWHERE) and getattr(self.setting.options, word) != key.default:
+                told.append(f"{key.name} = {getattr(self.setting.options, word)}")
+        return told
 
     def one_period(self, key):
         """Return the value of algorithm.`key`, which must be one number for this algorithm."""
