@@ -49,7 +49,7 @@ def estimate(job, wiring, source, placement):
         share = layout.p * layout.dtype.itemsize
         memory = BASE_BYTES + m * (algorithm.depth * row + share * (1 + states - mixed) + max(source.sizes) * (sample + 16))
         most = f"{m} vertices each" if m > 1 else "one vertex each"
-        facts[f"memory a rank, {ranks} ranks"] = f"{_told(memory)} ({most}; activations not counted)"
+        facts[f"memory a rank, {ranks} rank{'s' * (ranks > 1)}"] = f"{_told(memory)} ({most}; activations not counted)"
     return facts
 
 

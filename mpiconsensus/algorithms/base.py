@@ -8,7 +8,6 @@ import numpy as np
 from mpiconsensus import config
 from mpiconsensus.errors import UserError
 
-
 # Keys of [algorithm] that every algorithm reads, or refuses by itself.
 EVERYWHERE = ("name", "order", "train_every", "delay")
 
