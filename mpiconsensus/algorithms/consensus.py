@@ -15,7 +15,8 @@ two roots of z^2 - z + t (1 - l) = 0: t = 1 diverges where l < 0, so t is the da
 Unequal periods q_t: mix = "mutual", an edge acts when both its ends mix and its lost weight goes to the diagonal (the
 mean is kept); mix = "thesis", a vertex that mixes takes its row of W (rows sum to 1, columns need not: the mean drifts).
 
-Sends: a row over each acting edge, both ways, a round.  State: none (delay: the row of the round under way).  Assumes: W doubly stochastic, supported on the graph.
+Sends: a row over each acting edge, both ways, a round.  State: none (delay: the row of the round under way).
+Assumes: W doubly stochastic, supported on the graph.
 Reference: Xiao & Boyd, Fast linear iterations for distributed averaging, Systems & Control Letters 2004; order dpsgd:
 Lian et al., Can decentralized algorithms outperform centralized algorithms?, NeurIPS 2017, algorithm 1.
 """

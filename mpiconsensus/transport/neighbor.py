@@ -25,8 +25,8 @@ class Neighbor(Exchange):
 
     how: "point-to-point" (persistent requests), "collective" (Ineighbor_alltoallw), "persistent-collective"
     (Neighbor_alltoallw_init, MPI 4; non-blocking where the library lacks it); None: the last. All move the same rows.
-    Measured with benchmarks/neighbor.py, Open MPI 5, 4 and 8 ranks: the three are within 7 % of each other for rows of
-    0.27 M and 1.5 M float32, the persistent collective most often ahead.
+    Measured with benchmarks/neighbor.py, Open MPI 5, 4 and 8 ranks: the three are within each other's ranges, see
+    docs/performance.md.
     Rows on a GPU go straight into MPI, point-to-point, where it was seen to take device pointers, else through pinned
     host memory; staged = True or False says which, unseen. beyond: ranks whose rows come another way.
     """
