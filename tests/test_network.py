@@ -152,3 +152,9 @@ def test_one_shot_needs_the_number_of_steps():
     model = torch.nn.Linear(2, 2)
     with pytest.raises(UserError, match="total_steps"):
         Network(algorithm="one-shot").attach(model, torch.optim.SGD(model.parameters(), lr=0.1))
+
+
+def test_a_delayed_network_continues_where_its_state_was_taken():
+    done = mpirun(3, ROOT / "tests" / "mpi" / "resumed_delay.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("continued") == 3
