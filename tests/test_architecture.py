@@ -17,8 +17,8 @@ FLOORS = [
     {"stepper", "optim", "concurrency", "runread"},
     {"algorithms", "runlog", "modelfiles", "doctor", "record", "rundirectory"},
     {"schedule", "mixing", "transport", "wiring", "machine"},
-    {"block", "placement", "models", "data", "weights", "topology", "runtime"},
-    {"pieces"},
+    {"block", "placement", "models", "data", "weights", "runtime"},
+    {"topology", "pieces"},
 ]
 ANYONE = {"errors", "config", "randomness", "limits"}
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from mpiconsensus.errors import UserError, did_you_mean
 from mpiconsensus.randomness import generator
+from mpiconsensus.topology.net import Net
 
 # The mixing matrix is dense, n x n float64: 800 MB at this size. It also catches a digit too many.
 MAX_VERTICES = 10_000
@@ -297,3 +298,9 @@ def _require_connected(spec, graph):
 
 def _shortened(items, most):
     return ", ".join(map(str, items[:most])) + (", ..." if len(items) > most else "")
+
+
+def net(spec, n, seed=0):
+    """Return the Net of `spec`, which takes `n` vertices where it comes without its size."""
+    graph = resolve(spec, n, seed)
+    return Net(graph.graph["spec"], len(graph), edges(graph))
