@@ -43,8 +43,11 @@ def main(vertices, least, gain):
         other = fastest.solve(vertices, edges, "fastest-nonnegative")
         if other.bound * (1 - gain) >= best.value:
             found.append((len(edges), sizes, width, best.value, other.value, best.weights.min()))
-    for row in sorted(found):
-        print("%d edges, cliques of %s, bridges of %s: fastest %.4f, nonnegative %.4f, smallest weight %.4f" % row)
+    for size, cliques, bridges, best, other, smallest in sorted(found):
+        print(
+            f"{size} edges, cliques of {cliques}, bridges of {bridges}: "
+            f"fastest {best:.4f}, nonnegative {other:.4f}, smallest weight {smallest:.4f}"
+        )
 
 
 main()

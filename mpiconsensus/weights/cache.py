@@ -32,7 +32,7 @@ def load(name):
     try:
         with np.load(folder() / f"{name}.npz", allow_pickle=False) as file:
             return {word: file[word] for word in file.files}
-    except Exception:  # a damaged archive raises whatever zip, zlib and numpy's header parser raise
+    except Exception:  # noqa: BLE001 - a damaged archive raises whatever zip, zlib and numpy's header parser raise
         return None
 
 

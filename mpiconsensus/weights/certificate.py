@@ -24,7 +24,9 @@ def repair(Z, q, edges, method):
         Z = Z - Z.mean(axis=0)
         Z = Z - Z.mean(axis=1, keepdims=True)
         values, vectors = np.linalg.eigh((Z + Z.T) / 2.0)
-        return (vectors * np.maximum(values, 0.0)) @ vectors.T, None
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        Z = root @ root.T
+        return (Z + Z.T) / 2.0, None
     i, j = edges.T
     excess = quadratic(Z, edges)
     if method == "fastest-nonnegative":

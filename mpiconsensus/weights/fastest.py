@@ -31,7 +31,7 @@ GRID = 2.0**34  # weights are multiples of 1 / GRID: rows sum to 1 exactly, and 
 
 
 class Solution(NamedTuple):
-    """weights (m,) of the edges of W. certificate: (Z (n, n), q (n,) or None) of certificate.py; None where W = J.
+    """weights (m,) of the edges of W. certificate: (Z (n, n), q (n,) or None) of certificate.py; None for n = 1.
 
     value: |lambda_2(W)|, and bound, a lower bound of the best. fastest-laplacian: value is lambda_2(L(w)) of w in the
     proportions of `weights` that sums to 1, and bound an upper bound of it. steps of the interior-point method; 0: none.
@@ -56,6 +56,8 @@ def promised(n):
 
 def solution(n, edges, method):
     """Return the Solution for the connected graph (n, edges) and one of METHODS, from the cache where it is there."""
+    if n > MOST_EDGES:
+        _require_size(n, edges, method)
     if found := _closed_form(n, edges, method):
         return found
     name = cache.key(n, edges, method)
@@ -66,6 +68,14 @@ def solution(n, edges, method):
         Z, q = found.certificate
         cache.store(name, weights=found.weights, Z=Z, steps=np.int64(found.steps), **({} if q is None else {"q": q}))
     return found
+
+
+def _require_size(n, edges, method):
+    if max(n - 1, len(edges)) > MOST_EDGES:
+        raise UserError(
+            f"topology.weights = {method!r} on {len(edges)} edges; the programme is solved up to {MOST_EDGES} edges: "
+            "take metropolis or best-constant."
+        )
 
 
 def _recalled(arrays, n, edges, method):
@@ -91,11 +101,7 @@ def solve(n, edges, method, tolerance=None):
 
     tolerance: of the gap; None: 1e-7 up to EXACT_VERTICES, 5e-4 beyond.
     """
-    if len(edges) > MOST_EDGES:
-        raise UserError(
-            f"topology.weights = {method!r} on {len(edges)} edges; the programme is solved up to {MOST_EDGES} edges: "
-            "take metropolis or best-constant."
-        )
+    _require_size(n, edges, method)
     tolerance = tolerance or (1e-7 if n <= EXACT_VERTICES else 5e-4)
     programme, start = (_laplacian if method == "fastest-laplacian" else _norm)(n, edges, method)
 
@@ -137,10 +143,11 @@ def _closed_form(n, edges, method):
     largest eigenvalue of L: theta = lambda_n / (lambda_2 + lambda_n) makes the mean over the edges of a_l' Z a_l zero.
     """
     w = edge_weights(n, edges, "best-constant")
-    if len(edges) == n * (n - 1) // 2:
-        # W = J; of the Laplacian form every Z with Z1 = 0 is a certificate, and n = 1 has nothing to certify.
-        best = n / len(edges) if method == "fastest-laplacian" and n > 1 else 0.0
-        return Solution(w, best, best, None, 0)
+    if n == 1:
+        return Solution(w, 0.0, 0.0, None, 0)
+    if len(edges) == n * (n - 1) // 2:  # W = J: below 0 there is nothing
+        Z = np.eye(n) - 1.0 / n if method == "fastest-laplacian" else np.zeros((n, n))
+        return assess(n, edges, method, w, certificate.repair(Z, None, edges, method), 0)
     if method == "fastest-nonnegative" and np.bincount(edges.ravel()).max() * w[0] > 1:
         return None
     values, vectors = np.linalg.eigh(interior.laplacian(n, edges, np.ones(len(edges))))
