@@ -60,7 +60,7 @@ KEYS = [
     Key("training.memory_format", "str", "auto", "layout of images and convolution weights; auto: channels_last", ("auto", "contiguous", "channels_last")),
     Key("training.device", "str", "auto", "auto: a CUDA device where there is one", ("auto", "cpu", "cuda")),
     Key("training.threads", "int", 0, "threads a rank; 0: cores of the node / ranks on the node, at least 1 (OMP_NUM_THREADS wins)", low=0, high=1024),
-    Key("algorithm.name", "str", "consensus", "an algorithm of `mpiconsensus algorithms`", ("consensus", "gossip", "local-sgd", "one-shot", "allreduce")),
+    Key("algorithm.name", "str", "consensus", "an algorithm of `mpiconsensus algorithms`", ("consensus", "gossip", "push-sum", "local-sgd", "one-shot", "allreduce")),
     Key("algorithm.order", "str", "atc", "atc: adapt, then combine; cta: combine, then the gradient at the mixed point; dpsgd: x <- W x - a g(x), gradient at the unmixed point", ("atc", "cta", "dpsgd")),
     Key("algorithm.period", "ints", 1, "mixing period q: mix at steps k that q divides (k from 0); a list gives one a vertex", low=1),
     Key("algorithm.rounds", "int", 1, "consensus rounds r a mixing step", low=1),

@@ -34,7 +34,7 @@ def estimate(job, wiring, source, placement):
     row = row_length(layout, mixed) * layout.dtype.itemsize
     steps = _total_steps(job, source, wiring.n)
     counted = min(steps, MOST_STEPS)
-    setting = Setting(wiring.n, wiring.rows, wiring.edges, job.algorithm, job.hetero.powers, job.training.seed, total_steps=counted)
+    setting = Setting.of(wiring, job.algorithm, job.hetero.powers, job.training.seed, counted)
     algorithm = make(setting)
     per_step = sum(_bytes_of_step(algorithm, k, wiring.n, row, layout) for k in range(counted)) / counted
     sample = torch.Size(source.shape).numel() * (1 if len(source.shape) == 3 else 4)

@@ -84,7 +84,7 @@ class Network:
             raise UserError("this Network has a model attached already; make a Network for each model.")
         if job.algorithm.name == "one-shot" and not total_steps:
             raise UserError("algorithm = one-shot averages after the last step; tell which: net.attach(model, optimizer, total_steps=...).")
-        setting = Setting(self.n, self._wiring.rows, self._wiring.edges, job.algorithm, [], job.training.seed, total_steps)
+        setting = Setting.of(self._wiring, job.algorithm, [], job.training.seed, total_steps)
         self._algorithm = make(setting)
         layout = Layout(model, buffers=job.model.buffers == "mixed")
         mixed = job.training.momentum_policy == "mixed"
@@ -114,7 +114,8 @@ class Network:
             self._block.gather_gradients(0, self._gradients[0])
             self._stepper.mean_gradients(self._gradients)
             self._block.scatter_gradients(0, self._gradients[0])
-        self._stepper.after(lambda i, decay: self._optimizers.step(i, None, decay))
+        pace = self._algorithm.pace(self._stepper.k, self.vertex)
+        self._stepper.after(lambda i, decay: self._optimizers.step(i, None, decay, pace))
         # What comes ahead of the next gradients: a round to hide behind them, or to take them at the mixed point.
         self._stepper.before()
 

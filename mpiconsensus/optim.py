@@ -104,12 +104,18 @@ class TorchOptimizers:
                 if group["weight_decay"] and parameter.grad is not None:
                     parameter.grad.add_(parameter.data, alpha=group["weight_decay"])
 
-    def step(self, i, lr=None, decay=True):
-        """Update hosted vertex i; lr = None leaves the learning rates as they are."""
+    def step(self, i, lr=None, decay=True, pace=1.0):
+        """Update hosted vertex i with learning rate lr; None: with those that the optimizer has, times `pace`."""
         optimizer = self.optimizers[i]
-        if lr is not None:
+        own = [group["lr"] for group in optimizer.param_groups]
+        if lr is not None or pace != 1.0:
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = group["lr"] * pace if lr is None else lr
+        self._step(i, optimizer, decay)
+        for group, value in zip(optimizer.param_groups, own):
+            group["lr"] = value
+
+    def _step(self, i, optimizer, decay):
         if decay or not self._decay_is_gradient(i):
             optimizer.step()
             return

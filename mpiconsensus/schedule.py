@@ -118,12 +118,36 @@ def full(rows):
     return Round(len(rows), dict(enumerate(rows)))
 
 
+class Varying:
+    """The Rounds of a graph that changes: rows_at(j) -> the rows of the j-th exchange, as for `full`.
+
+    period: exchanges after which they come again, None: never. A round that comes again is the same object, so that its
+    plan is made once.
+    """
+
+    KEPT = 8
+
+    def __init__(self, rows_at, period):
+        self.rows_at, self.period = rows_at, period
+        self._rounds = {}
+
+    def round(self, j, mixes=None, how="mutual"):
+        """Return the Round of exchange j; mixes: as for `masked`, None where every vertex mixes."""
+        key = (j % self.period if self.period else j, mixes)
+        if key not in self._rounds:
+            if not self.period and len(self._rounds) >= self.KEPT:
+                del self._rounds[next(iter(self._rounds))]
+            rows = self.rows_at(key[0])
+            self._rounds[key] = full(rows) if mixes is None else masked(rows, mixes, how)
+        return self._rounds[key]
+
+
 def masked(rows, mixes, how):
     """Return the Round in which only the vertices with mixes[i] True mix; rows as for `full`.
 
     how = "thesis": a vertex that mixes takes its row of W, the others keep theirs; columns need not sum to 1.
     how = "mutual": an edge acts when both its ends mix, its lost weight goes to the diagonal; symmetric W stays
-    symmetric, so the mean is kept.
+    symmetric, so the mean is kept; with arcs rows sum to 1 and columns need not.
     """
     chosen = {}
     for i, (js, ws) in enumerate(rows):

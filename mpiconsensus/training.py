@@ -81,10 +81,8 @@ class Trainer:
             self.total_steps = min(self.total_steps, job.training.max_steps)
 
     def _build(self):
-        job, training, n = self.job, self.job.training, self.wiring.n
-        setting = algorithms.Setting(
-            n, self.wiring.rows, self.wiring.edges, job.algorithm, job.hetero.powers, training.seed, self.total_steps
-        )
+        job, training = self.job, self.job.training
+        setting = algorithms.Setting.of(self.wiring, job.algorithm, job.hetero.powers, training.seed, self.total_steps)
         self.algorithm = algorithms.make(setting)
         modules = self.world.agree(self._modules)
         self.stochastic = models.is_stochastic(modules[0])
@@ -199,7 +197,7 @@ class Trainer:
 
     def _update(self, i, rate, decay, compute_s):
         start = time.perf_counter()
-        self.optimizers.step(i, rate, decay)
+        self.optimizers.step(i, rate * self.algorithm.pace(self.k, self.hosted[i]), decay)
         compute_s[i] += time.perf_counter() - start
 
     def autocast(self):

@@ -7,9 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mpiconsensus.schedule import Varying
+
 
 class Wiring(NamedTuple):
-    """spec: canonical graph spec; n vertices; edges (m, 2) int64; matrix W (n, n) float64; second_modulus |lambda_2|."""
+    """spec: canonical graph spec; n vertices; edges (m, 2) int64; matrix W (n, n) float64; second_modulus |lambda_2|.
+
+    directed: the edges are arcs (sender, receiver). changing: what gives the edges of each exchange (topology.Net), of a
+    graph that changes; edges are then the union, matrix the average over a period (or over SAMPLED exchanges), and
+    second_modulus the factor an exchange by which all of them together shrink disagreement.
+    """
 
     spec: str
     weights: str
@@ -17,6 +24,8 @@ class Wiring(NamedTuple):
     edges: np.ndarray
     matrix: np.ndarray
     second_modulus: float
+    directed: bool = False
+    changing: object = None
 
     @property
     def rows(self):
@@ -24,6 +33,17 @@ class Wiring(NamedTuple):
         from mpiconsensus import weights
 
         return weights.rows(self.matrix)
+
+    @property
+    def varying(self):
+        """The schedule.Varying of a graph that changes, None of one that stays."""
+        return Varying(self.rows_at, self.changing.period) if self.changing else None
+
+    def rows_at(self, j):
+        """Return the rows of W of exchange j of a graph that changes."""
+        from mpiconsensus import weights
+
+        return weights.sparse_rows(self.n, self.changing.at(j), self.weights, self.directed)
 
 
 def wire(topology, world, default_vertices=4):
@@ -35,12 +55,14 @@ def wire(topology, world, default_vertices=4):
     return world.bcast(world.agree(_build, topology, n) if world.rank == 0 else world.agree(lambda: None))
 
 
-def _build(topology_table, n):
+def _build(table, n):
     from mpiconsensus import topology, weights
 
-    graph = topology.resolve(topology_table.graph, n, topology_table.seed)
-    edges = topology.edges(graph)
-    matrix = weights.mixing_matrix(graph.number_of_nodes(), edges, topology_table.weights)
-    return Wiring(
-        graph.graph["spec"], topology_table.weights, graph.number_of_nodes(), edges, matrix, float(weights.second_modulus(matrix))
-    )
+    net = topology.net(table.graph, n, table.seed)
+    topology.require_dense(net)
+    method = weights.resolve(net, table.weights)
+    if net.changing:
+        wiring = Wiring(net.spec, method, net.n, net.edges, np.eye(net.n), 1.0, net.directed, net.changing)
+        return wiring._replace(**dict(zip(("matrix", "second_modulus"), weights.changing(net, method))))
+    matrix = weights.matrix(net, method)
+    return Wiring(net.spec, method, net.n, net.edges, matrix, float(weights.second_modulus(matrix)), net.directed)

@@ -6,11 +6,12 @@ from mpiconsensus.algorithms.consensus import Consensus
 from mpiconsensus.algorithms.gossip import Gossip
 from mpiconsensus.algorithms.local_sgd import LocalSGD
 from mpiconsensus.algorithms.one_shot import OneShot
+from mpiconsensus.algorithms.push_sum import PushSum
 from mpiconsensus.errors import require_choice
 
 __all__ = ["REGISTRY", "Algorithm", "Setting", "make"]
 
-REGISTRY = {cls.name: cls for cls in (Consensus, Gossip, LocalSGD, OneShot, AllReduce)}
+REGISTRY = {cls.name: cls for cls in (Consensus, Gossip, PushSum, LocalSGD, OneShot, AllReduce)}
 
 
 def make(setting):

@@ -13,7 +13,11 @@ EVERYWHERE = ("name", "order", "train_every", "delay")
 
 
 class Setting(NamedTuple):
-    """What a schedule is made from. rows: of W, as weights.rows gives them; edges: (m, 2); options: job.algorithm."""
+    """What a schedule is made from. rows: of W, as weights.rows gives them; edges: (m, 2); options: job.algorithm.
+
+    directed: the edges are arcs (sender, receiver). varying: the schedule.Varying of a graph that changes, else None;
+    rows are then the average over its exchanges.
+    """
 
     n: int
     rows: list
@@ -22,6 +26,12 @@ class Setting(NamedTuple):
     powers: list
     seed: int
     total_steps: int
+    directed: bool = False
+    varying: object = None
+
+    @classmethod
+    def of(cls, wiring, options, powers, seed, total_steps):
+        return cls(wiring.n, wiring.rows, wiring.edges, options, powers, seed, total_steps, wiring.directed, wiring.varying)
 
 
 class Algorithm(ABC):
@@ -49,6 +59,10 @@ class Algorithm(ABC):
         if options.delay and "delay" not in self.keys:
             raise UserError(f"algorithm.delay = {options.delay} is for consensus; {self.name} mixes at once: take algorithm.delay = 0.")
         self.train_every = train_every(options.train_every, setting.powers, self.n)
+
+    def pace(self, k, vertex):
+        """Return the factor of the learning rate of `vertex` at step k."""
+        return 1.0
 
     def trains(self, k, vertex):
         """Return whether `vertex` takes a gradient step at step k."""

@@ -11,6 +11,7 @@ Reference: Boyd, Ghosh, Prabhakar & Shah, Randomized gossip algorithms, IEEE Tra
 """
 
 from mpiconsensus.algorithms.base import Algorithm
+from mpiconsensus.errors import UserError
 from mpiconsensus.randomness import generator
 from mpiconsensus.schedule import pair_rounds
 
@@ -25,6 +26,9 @@ class Gossip(Algorithm):
     def __init__(self, setting):
         super().__init__(setting)
         self.period = self.one_period("period")
+        if setting.directed or setting.varying:
+            what = "changes" if setting.varying else "has arcs of one direction"
+            raise UserError(f"algorithm.name = gossip draws pairs from the edges of a graph that stays, this one {what}; take algorithm.name = consensus.")
 
     def rounds(self, k):
         edges = self.setting.edges

@@ -48,6 +48,20 @@ def gossip(k, x, g, a, pairs):
     return x
 
 
+def push_sum(k, x, w, g, a, matrix):
+    """x: sums, w: push-sum weights; matrix: column-stochastic. Return the next (x, w); de-biased: x / w."""
+    x = x - a * g(x / w[:, None], k)
+    return matrix @ x, matrix @ w
+
+
+def column_stochastic(n, arcs):
+    """1 / (1 + out-degree) for each arc (sender, receiver) and for the sender itself."""
+    a = np.eye(n)
+    for j, i in arcs:
+        a[i, j] = 1.0
+    return a / a.sum(axis=0)
+
+
 def local_sgd(k, x, g, a, tau):
     x = x - a * g(x, k)
     return np.broadcast_to(x.mean(axis=0), x.shape).copy() if (k + 1) % tau == 0 else x
