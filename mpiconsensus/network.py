@@ -63,13 +63,13 @@ class Network:
             )
         self._placement = Placement(self.n, self._world.size, self._world.rank)
         self._reduction = Reduction(self._world, self._placement, self._job.transport.reduction)
-        self._round = full(self._wiring.rows)
+        self._round, self._varying, self._averages = full(self._wiring.rows), self._wiring.varying, 0
         self._averagers, self._alike = {}, set()
         self._stepper = None
 
     @property
     def matrix(self):
-        """The mixing matrix W, float64 (n, n)."""
+        """The mixing matrix W, float64 (n, n); of a graph that changes the average over its exchanges."""
         return self._wiring.matrix
 
     def attach(self, model, optimizer, total_steps=0, identical=True, state=None):
@@ -121,12 +121,17 @@ class Network:
 
     @torch.no_grad()
     def average(self, tensor, rounds=1):
-        """Return sum_j W[i,j] tensor_j for this vertex i, `rounds` times over; the same shape and type on every rank."""
+        """Return sum_j W[i,j] tensor_j for this vertex i, `rounds` times over; the same shape and type on every rank.
+
+        On a graph that changes each round is the next exchange, counted over all calls.
+        """
         exchange, rows = self._averager(tensor)
         rows.x(0)[: tensor.numel()].copy_(tensor.reshape(-1))
-        if self._round.rows:
-            for _ in range(rounds):
-                mixing.run_round(exchange, rows, self._round)
+        for _ in range(rounds):
+            round_ = self._varying.round(self._averages) if self._varying else self._round
+            self._averages += 1
+            if round_.rows:
+                mixing.run_round(exchange, rows, round_)
         return rows.x(0)[: tensor.numel()].clone().view(tensor.shape)
 
     @torch.no_grad()

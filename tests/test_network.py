@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, mpirun, run
-from reference.matrix import weights
+from reference.matrix import column_stochastic, weights
 
 from mpiconsensus import Network
 from mpiconsensus.errors import UserError
@@ -22,8 +22,8 @@ def loop(ranks=4, **options):
     return sorted((json.loads(line) for line in done.stdout.splitlines()), key=lambda o: o["vertex"])
 
 
-def replay(outs, mix, gradients_averaged=False, order="atc"):
-    """Train the same models on the same batches in one process; mix(k) gives W_k, or None."""
+def replay(outs, mix, gradients_averaged=False, order="atc", pace=lambda k, i: 1.0):
+    """Train the same models on the same batches in one process; mix(k) gives W_k, or None, pace(k, i) scales a step."""
     models, optimizers = [], []
     for out in outs:
         model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).double()
@@ -59,7 +59,8 @@ def replay(outs, mix, gradients_averaged=False, order="atc"):
                     p.grad = mean.clone()
         if order == "dpsgd":
             combine(k)
-        for optimizer in optimizers:
+        for i, optimizer in enumerate(optimizers):
+            optimizer.param_groups[0]["lr"] = 0.1 * pace(k, i)
             optimizer.step()
         if order == "atc":
             combine(k)
@@ -94,6 +95,34 @@ def test_a_users_loop_is_its_matrix_version(options, mix, averaged):
     distance = np.linalg.norm(flat - flat.mean(axis=0)) / 2
     assert outs[0]["distance"] == pytest.approx(distance, abs=1e-12)
     assert np.abs(np.array(outs[2]["mean_state"]["3.bias"]) - np.mean([o["end"][-1] for o in outs], axis=0)).max() < 1e-14
+
+
+def test_a_changing_directed_graph_serves_loop_and_averages():
+    """Four vertices on a one-peer exponential graph: hops 1, 2, 1, ...; two rounds average exactly."""
+    hop = lambda k: np.stack([(np.eye(4)[i] + np.eye(4)[(i - 2 ** (k % 2)) % 4]) / 2 for i in range(4)])
+    outs = loop(graph="one-peer-exponential")
+    ends = replay(outs, hop)
+    for out, end in zip(outs, ends):
+        for value, expected in zip(out["end"], end):
+            np.testing.assert_allclose(value, expected, rtol=0, atol=1e-12)
+    values = np.array([[v, 2.0 * v + 1] for v in range(4)])
+    np.testing.assert_allclose([o["average"] for o in outs], hop(0) @ values, rtol=0, atol=1e-15)
+    np.testing.assert_allclose([o["twice"] for o in outs], hop(0) @ hop(1) @ values, rtol=0, atol=1e-15)
+
+
+def test_push_sum_paces_a_users_optimizer(tmp_path):
+    """Vertex 0 is heard by all and hears one: its push-sum weight, and so its learning rate, is not that of the others."""
+    arcs = [(0, 1), (0, 2), (0, 3), (1, 2), (2, 3), (3, 0)]
+    (tmp_path / "arcs.txt").write_text("# directed\n" + "".join(f"{i} {j}\n" for i, j in arcs))
+    outs = loop(graph=f"file:{tmp_path / 'arcs.txt'}", weights="push-sum", algorithm="push-sum")
+    a, w = column_stochastic(4, arcs), [np.ones(4)]
+    for _ in range(7):
+        w.append(a @ w[-1])
+    assert np.ptp(w[-1]) > 0.3
+    ends = replay(outs, lambda k: a * w[k] / w[k + 1][:, None], pace=lambda k, i: 1 / w[k][i])
+    for out, end in zip(outs, ends):
+        for value, expected in zip(out["end"], end):
+            np.testing.assert_allclose(value, expected, rtol=0, atol=1e-12)
 
 
 def test_a_bare_tensor_is_averaged():

@@ -28,13 +28,15 @@ def graph_of(world, graph, vertices, alone):
         return topology.expand(graph, n)
 
     spec = world.bcast(world.agree(sized if world.rank == 0 else lambda: None))
-    wiring = wire(SimpleNamespace(graph=spec, weights="metropolis", seed=0), world)
+    wiring = wire(SimpleNamespace(graph=spec, weights="auto", seed=0), world)
     world.agree(_check_sizes, graph, wiring, vertices, world.size)
     return wiring, Placement(wiring.n, world.size, world.rank)
 
 
 def _check_sizes(graph, wiring, vertices, ranks):
     name = graph.partition(":")[0]
+    if wiring.directed or wiring.changing:
+        raise UserError(f"--graph {graph}: what is measured is an undirected graph that stays; give for example --graph ring or --graph exponential.")
     if vertices and wiring.n != vertices:
         raise UserError(f"--graph {graph} has {wiring.n} vertices, --vertices says {vertices}; leave one out (--graph {name} --vertices {vertices}).")
     if ranks > wiring.n:
