@@ -135,7 +135,7 @@ BOMB = "<!DOCTYPE bomb [<!ENTITY a 'ha'>" + "".join(f"<!ENTITY {b} '&{a};&{a};&{
         ("g.txt", "0 1\n1 2.0\n", ["line 2", "'2.0'"]),
         ("g.txt", "0,1\n", ["line 1", "1 columns"]),
         ("g.txt", "0 1 2 3\n", ["line 1", "4 columns"]),
-        ("g.txt", "0 1 {}\n", ["line 1", "'{}'", "third column", "finite number"]),
+        ("g.txt", "0 1 {}\n", ["line 1", "'{}'", "finite number"]),
         ("g.txt", "0 1 nan\n", ["line 1", "'nan'", "finite number"]),
         ("g.txt", "0 1 1\n1 2\n", ["line 2", "no weight", "line 1", "all edges a weight, or none"]),
         ("g.txt", "0 1 1\n1 0 2\n", ["line 2", "weight 2.0", "1.0 elsewhere"]),
@@ -235,7 +235,7 @@ def test_nothing_is_unpickled(tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
-@pytest.mark.parametrize(("suffix", "megabytes"), [(".graphml", 64), (".json", 64), (".csv", 512), (".npy", 1000), (".txt", 512)])
+@pytest.mark.parametrize(("suffix", "megabytes"), [(".graphml", 64), (".json", 64), (".csv", 512), (".npy", 1000), (".txt", 128)])
 def test_a_huge_file_is_refused_unread(tmp_path, suffix, megabytes):
     path = tmp_path / f"g{suffix}"
     path.touch()

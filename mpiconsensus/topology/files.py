@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mpiconsensus.errors import UserError
 from mpiconsensus.topology import markup, matrixfiles
-from mpiconsensus.topology.entries import assemble, weight
+from mpiconsensus.topology.entries import assemble, place, weight_of
 from mpiconsensus.topology.forms import MAX_VERTICES
 
 # Suffix -> what is read there, and the largest file in MB. Text takes some ten times its size in memory.
@@ -17,7 +17,7 @@ FORMATS = {
     ".json": ("node-link JSON as networkx writes it; ids are the numbers 0 to n-1, an edge's `weight` its weight", 64),
     ".npy": ("numpy matrix, row = receiver: entry [i, j] is an arc from j to i, an edge where the matrix is symmetric", 1000),
     ".csv": ("the same matrix as text, a row a line, commas between", 512),
-    "any other": ("edge list: `i j` or `i j weight` a line, # begins a comment", 512),
+    "any other": ("edge list: `i j` or `i j weight` a line, # begins a comment", 128),
 }
 
 
@@ -59,16 +59,27 @@ def _edge_list(path, data):
     n, directed, entries = None, False, []
     for number, line in enumerate(lines, 1):
         words, _, comment = line.partition("#")
-        where = f"{path}, line {number}: {line.strip()[:80]!r}"
-        if words.strip():
-            entries.append(_edge(words.split(), where))
-        elif header := re.fullmatch(r"(directed|vertices\s+([0-9]{1,12}))", comment.strip().lower()):
-            if entries:
-                raise UserError(f"{where} stands below an edge; move the line to the top of the file.")
-            directed, n = (True, n) if header[1] == "directed" else (directed, int(header[2]))
+        try:
+            if words := words.split():
+                entries.append((*_edge(words), number))
+            elif header := re.fullmatch(r"(directed|vertices\s+([0-9]{1,12}))", comment.strip().lower()):
+                if entries:
+                    raise UserError("it stands below an edge; move the line to the top of the file.")
+                directed, n = (True, n) if header[1] == "directed" else (directed, int(header[2]))
+        except UserError as error:
+            raise UserError(f"{path}, line {number}: {line.strip()[:80]!r}: {error}") from None
     if not entries and not n:
         raise UserError(f"graph file {path} holds no edge; write two vertex numbers a line, for example '0 1'.")
     return _size(path, n, entries), directed, entries
+
+
+def _edge(words):
+    if len(words) not in (2, 3):
+        raise UserError(f"{len(words)} columns; write two vertex numbers separated by a space, e.g. '0 1', and a weight if you like.")
+    for word in words[:2]:
+        if not (word.isascii() and word.isdigit() and len(word) <= 12):
+            raise UserError(f"{word!r} is not a vertex; vertices are the whole numbers from 0.")
+    return int(words[0]), int(words[1]), weight_of(words[2]) if len(words) == 3 else None
 
 
 def _size(path, n, entries):
@@ -84,17 +95,8 @@ def _size(path, n, entries):
                 f"vertex {missing} does not; a line '# vertices {n}' at the top allows for that."
             )
     if not 1 <= n <= MAX_VERTICES:
-        raise UserError(f"graph file {path} has {n} vertices; the most is {MAX_VERTICES}.")
-    for i, j, _, where in entries:
-        if max(i, j) >= n:
-            raise UserError(f"{where}: vertex {max(i, j)} of a graph on {n} vertices, 0 to {n - 1}; correct one of the two.")
+        raise UserError(f"graph file {path} has {n} vertices; give 1 to {MAX_VERTICES}.")
+    for entry in entries:
+        if max(entry[:2]) >= n:
+            raise UserError(f"{place(path, entry)}: vertex {max(entry[:2])} of a graph on {n} vertices, 0 to {n - 1}; correct one of the two.")
     return n
-
-
-def _edge(words, where):
-    if len(words) not in (2, 3):
-        raise UserError(f"{where}: {len(words)} columns; write two vertex numbers separated by a space, e.g. '0 1', and a weight if you like.")
-    for word in words[:2]:
-        if not re.fullmatch("[0-9]{1,12}", word):
-            raise UserError(f"{where}: {word!r} is not a vertex; vertices are the whole numbers from 0.")
-    return int(words[0]), int(words[1]), weight(words[2] if len(words) == 3 else None, f"{where}, third column"), where

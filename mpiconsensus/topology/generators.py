@@ -104,16 +104,15 @@ def chord_lengths(n, count):
     """
     frequency = np.arange(1, n // 2 + 1)
     wave = 2 - 2 * np.cos(2 * np.pi * np.arange(n) / n)
+    raised = lambda d: wave[d * frequency % n] * np.where(2 * d == n, 0.5, 1.0)
     total, left, chosen = wave[frequency], np.arange(2, n // 2 + 1), []
     for _ in range(count):
         connectivity = np.empty(len(left))
         for start in range(0, len(left), 256):
-            part = left[start : start + 256, None]
-            added = wave[part * frequency % n] * np.where(2 * part == n, 0.5, 1.0)
-            connectivity[start : start + 256] = (total + added).min(axis=1)
+            connectivity[start : start + 256] = (total + raised(left[start : start + 256, None])).min(axis=1)
         # Nine digits: equals differ in their last bits, and those depend on the machine.
         best = left[np.round(connectivity, 9).argmax()]
-        total = total + wave[best * frequency % n] * (0.5 if 2 * best == n else 1.0)
+        total = total + raised(best)
         left = left[left != best]
         chosen.append(int(best))
     return chosen

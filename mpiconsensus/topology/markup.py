@@ -7,7 +7,7 @@ import warnings
 from xml.parsers import expat
 
 from mpiconsensus.errors import UserError
-from mpiconsensus.topology.entries import weight
+from mpiconsensus.topology.entries import place, weight_of
 from mpiconsensus.topology.forms import MAX_VERTICES
 
 
@@ -66,8 +66,10 @@ def _entries(path, graph):
         raise UserError(f"graph file {path}: two nodes have one number; the ids are the numbers 0 to {n - 1}, each once.")
     entries = []
     for a, b, attributes in graph.edges(data=True):
-        where = f"{path}: the edge {number[a]}-{number[b]}"
-        entries.append((number[a], number[b], weight(attributes.get("weight"), where), where))
+        try:
+            entries.append((number[a], number[b], weight_of(attributes.get("weight")), None))
+        except UserError as error:
+            raise UserError(f"{place(path, (number[a], number[b], None, None))}: {error}") from None
     return n, graph.is_directed(), entries
 
 
