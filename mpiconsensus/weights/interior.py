@@ -53,15 +53,27 @@ def solve(programme, start, tolerance, most=60):
     for step in range(most):
         F, f = slacks(p, at.x)
         gap = sum(np.vdot(Z, G) for Z, G in zip(at.Z, F, strict=True)) + at.z @ f
-        if gap <= tolerance(objective(p, at.x)):
+        cost = objective(p, at.x)
+        # Rounding takes the dual off its equations where the Schur complement is nearly singular; a further step puts it back.
+        off = np.abs(_adjoint(p, at.Z, at.z) - _costs(p)).sum() * max(cost, 1.0)
+        aim = tolerance(cost)
+        if max(gap, off) <= aim:
             return at, step
+        pairs = p.n * len(F) + len(f)
         try:
-            at, length = _advance(p, at, F, f, gap / (p.n * len(F) + len(f)))
+            at, length = _advance(p, at, F, f, gap / pairs, 0.05 * aim / pairs)
         except np.linalg.LinAlgError:
             return at, step
         if length < 1e-4:
             return at, step
     return at, most
+
+
+def _costs(p):
+    costs = np.full(len(p.edges) + p.level, p.cost_w)
+    if p.level:
+        costs[-1] = p.cost_s
+    return costs
 
 
 def objective(p, x):
@@ -120,13 +132,11 @@ def _adjoint(p, Z, z):
     return np.append(w, sum(np.trace(block) for block in Z)) if p.level else w
 
 
-def _advance(p, at, F, f, mu):
-    """Return (the next Point, the shorter of the two step lengths)."""
+def _advance(p, at, F, f, mu, least):
+    """Return (the next Point, the shorter of the two step lengths); mu is not aimed below `least`."""
     inverse = [_inverse(G) for G in F]
     factor = _Factor(_schur(p, at, inverse, f))
-    cost = np.full(len(at.x), p.cost_w)
-    if p.level:
-        cost[-1] = p.cost_s
+    cost = _costs(p)
 
     def direction(target, second, second_f):
         """Solve for the step towards Z F = target I, less the second-order terms."""
@@ -144,7 +154,7 @@ def _advance(p, at, F, f, mu):
     ahead += (at.z + dual * dz) @ (f + primal * df)
     share = max(ahead / (mu * (p.n * len(F) + len(f))), 0.0)
     # The usual cube where the predictor goes far; more centring where it gets stuck.
-    target = mu * min(share**3 if min(primal, dual) > 0.1 else share, 1.0)
+    target = max(mu * min(share**3 if min(primal, dual) > 0.1 else share, 1.0), min(least, mu))
     second = [_symmetric(D @ E @ X) for D, E, X in zip(dZ, dF, inverse, strict=True)]
     dx, dF, df, dZ, dz = direction(target, second, dz * df)
     primal, dual = _length(F, dF, f, df, 0.03), _length(at.Z, dZ, at.z, dz, 0.03)
