@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mpiconsensus import weights
+from mpiconsensus import spectrum, weights
+from mpiconsensus.errors import UserError
 
 # Up to here W is an array n x n: 32 MB, and every method can give it.
 DENSE = 2000
@@ -55,6 +56,8 @@ class Mixing(NamedTuple):
 
 def of(net, method):
     """Return the Mixing of a Net that does not change; UserError where the graph does not allow the method."""
+    if net.n > DENSE and method == "best-constant" and not net.directed:
+        return from_edges(net.n, net.edges, np.full(len(net.edges), _best_constant(net)))
     if net.n > DENSE and method in SYMMETRIC and not net.directed:
         return from_edges(net.n, net.edges, edge_weights(net.n, net.edges, method))
     if net.n > DENSE and method in LOCAL:
@@ -62,6 +65,16 @@ def of(net, method):
     W = matrix(net, method)
     symmetric = not net.directed and np.array_equal(W, W.T)
     return from_rows(net.n, net.edges, weights.rows(W), W[tuple(net.edges.T)] if symmetric else None)
+
+
+def _best_constant(net):
+    low, high = spectrum.laplacian(net)
+    if low.value is None or high.value is None:
+        raise UserError(
+            f"graph {net.spec!r}: the two eigenvalues that best-constant needs were not found, only the bounds {low.low:.4g} to "
+            f"{low.high:.4g} and {high.low:.4g} to {high.high:.4g}; take metropolis."
+        )
+    return 2 / (low.value + high.value)
 
 
 def at(net, method, k):
