@@ -3,13 +3,16 @@
 import math
 from contextlib import contextmanager
 from itertools import cycle
+from typing import NamedTuple
 
 import numpy as np
 
 from mpiconsensus import rates, sparse
 from mpiconsensus.errors import UserError
+from mpiconsensus.rates import SUMS
 
 MOST = 500
+MOST_CELLS = 150
 SETTINGS = {"font.size": 8, "axes.linewidth": 0.6, "pdf.fonttype": 42, "svg.fonttype": "none", "axes.titlesize": 8}
 # Okabe and Ito's colours from dark to light, with markers.
 STYLES = [("#000000", "o"), ("#0072B2", "s"), ("#D55E00", "^"), ("#009E73", "D"), ("#CC79A7", "v"), ("#E69F00", "P"), ("#56B4E9", "X")]
@@ -54,7 +57,7 @@ def curves(found):
                 axis.plot(np.where(curve.bound > 0, curve.bound, np.nan), color=colour, linewidth=0.7, linestyle=(0, (4, 2)))
         axis.plot([], color="0.4", linewidth=0.7, linestyle=(0, (4, 2)), label=r"$|\lambda_2|^t$")
         lowest = min(c.disagreement[c.disagreement > 0].min(initial=1.0) for c in found)
-        axis.set(yscale="log", xlim=(0, max(rounds, 1)), ylim=(max(lowest / 3, 1e-17), 2))
+        axis.set(yscale="log", xlim=(0, max(rounds, 1)), ylim=(max(lowest / 2, 1e-17), 1.5))
         axis.set(xlabel="round t", ylabel=r"disagreement $\|X_t-\bar x\|_F\,/\,\|X_0-\bar x\|_F$")
         axis.grid(color="0.9", linewidth=0.5)
         axis.spines[["top", "right"]].set_visible(False)
@@ -85,24 +88,35 @@ def _figure(size):
         yield figure
 
 
-def positions(net):
-    """Return where the vertices are drawn, (n, 2), and the periods of a torus, (2,), inf where a side does not close."""
+class Layout(NamedTuple):
+    """Where vertices are drawn: coordinates (n, q) times projection (q, 2); period (q,), inf where nothing closes on itself."""
+
+    coordinates: np.ndarray
+    projection: np.ndarray = np.eye(2)
+    period: np.ndarray = np.full(2, np.inf)
+
+    @property
+    def places(self):
+        return self.coordinates @ self.projection
+
+
+def layout(net):
+    """Return the Layout of a Net: lattices as lattices, circulants on a circle, others by springs."""
     name, _, text = net.spec.partition(":")
     name = name.removeprefix("one-peer-").removeprefix("directed-")
     if name in ("grid", "torus"):
         return _lattice([int(side) for side in text.split("x")], name == "torus")
-    open_ended = np.full(2, np.inf)
     if name in CIRCLES or net.n < 3:
-        return _circle(net.n), open_ended
+        return Layout(_circle(net.n))
     if name == "star":
-        return np.concatenate([np.zeros((1, 2)), _circle(net.n - 1)]), open_ended
+        return Layout(np.concatenate([np.zeros((1, 2)), _circle(net.n - 1)]))
     if name == "path":
-        return np.stack([np.arange(net.n), np.zeros(net.n)], axis=1), open_ended
+        return Layout(np.stack([np.arange(net.n), np.zeros(net.n)], axis=1))
     import networkx as nx
 
     graph = nx.Graph(net.edges.tolist())
     placed = nx.spring_layout(graph, pos=dict(enumerate(_circle(net.n))), seed=1, iterations=300, method="force")
-    return np.array([placed[v] for v in range(net.n)]), open_ended
+    return Layout(np.array([placed[v] for v in range(net.n)]))
 
 
 def _circle(n):
@@ -111,21 +125,22 @@ def _circle(n):
 
 
 def _lattice(sides, closed):
-    """Rows downwards and columns to the right; the first of three sides as layers side by side, a little lower each."""
-    layers, rows, columns = [1] * (3 - len(sides)) + sides
-    layer, row, column = np.unravel_index(np.arange(layers * rows * columns), (layers, rows, columns))
-    at = np.stack([column + 0.37 * layer * (layers > 1), -row + 0.29 * layer * (layers > 1)], axis=1).astype(float)
-    period = np.where(np.array([columns, rows]) > 2, (columns, rows), np.inf) if closed and layers == 1 else np.full(2, np.inf)
-    return at, period
+    """Rows downwards and columns to the right; the first of three sides goes backwards."""
+    grid = np.stack(np.unravel_index(np.arange(math.prod(sides)), sides), axis=1).astype(float)
+    projection = np.array([[0.37, 0.29], [0.0, -1.0], [1.0, 0.0]])[-len(sides) :]
+    # Two vertices around a side are neighbours once.
+    period = np.array([side if closed and side > 2 else np.inf for side in sides])
+    return Layout(grid, projection, period)
 
 
 def _graph(figure, axis, net, W):
     from matplotlib.collections import LineCollection
 
-    at, period = positions(net)
+    places = layout(net)
+    at = places.places
     j, i = net.edges.T if net.directed else net.edges.T[::-1]
     w = W[i, j]
-    negative = w < 0
+    negative = w < -SUMS
     colours, mappable = _colours(w[~negative])
     axis.set_aspect("equal")
     axis.set_axis_off()
@@ -134,8 +149,8 @@ def _graph(figure, axis, net, W):
         if net.directed:
             _arrows(axis, at, net.edges[chosen], colour)
         else:
-            segments, owner = _segments(at[j[chosen]], at[i[chosen]], period)
-            colour = colour[owner] if len(colour) == chosen.sum() and not isinstance(colour, str) else colour
+            segments, owner = _segments(places, j[chosen], i[chosen])
+            colour = colour if isinstance(colour, str) else colour[owner]
             axis.add_collection(LineCollection(segments, colors=colour, linestyles=dashes, linewidths=2.6 * half + 0.3, zorder=1))
     size = np.clip(9000 / net.n, 6, 130)
     axis.scatter(*at.T, s=size, color="white", edgecolor="0.15", linewidth=0.7, zorder=2)
@@ -148,9 +163,10 @@ def _graph(figure, axis, net, W):
         figure.colorbar(mappable, ax=axis, location="bottom", shrink=0.7, aspect=35, label="weight of an edge")
     text = [] if mappable or not (~negative).any() else [f"every {'other ' * bool(negative.any())}edge: {w[~negative][0]:.4g}"]
     if negative.any():
-        axis.plot([], color=NEGATIVE, linestyle=(0, (3, 1.5)), label=f"negative: {w.min():.3g}" + f" to {w[negative].max():.3g}" * (negative.sum() > 1))
+        low, high = (f"{end(w[negative]):.3g}" for end in (np.min, np.max))
+        axis.plot([], color=NEGATIVE, linestyle=(0, (3, 1.5)), label=f"negative: {low}" if low == high else f"negative: {low} to {high}")
         axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, -0.08))
-    axis.set_title("\n".join(["the graph", *text]))
+    axis.set_title("".join(text))
 
 
 def _colours(w):
@@ -167,19 +183,19 @@ def _colours(w):
     return mappable.to_rgba(w), mappable
 
 
-def _segments(start, end, period):
-    """Return the lines of the edges, and of which edge each is: an edge around a torus is a stub at either end."""
-    step = end - start
-    around = np.abs(step) > period / 2
-    short = step - np.where(around, np.sign(step) * np.where(np.isfinite(period), period, 0), 0)
-    wraps = around.any(axis=1)
-    plain, bent = np.flatnonzero(~wraps), np.flatnonzero(wraps)
+def _segments(places, start, end):
+    """Return the lines of the edges (k, 2, 2), and of which edge each is: an edge around a torus is a stub at either end."""
+    at, step = places.coordinates, places.coordinates[end] - places.coordinates[start]
+    around = np.abs(step) > places.period / 2
+    short = step - np.where(around, np.sign(step) * np.where(around, places.period, 0), 0)
+    bent = around.any(axis=1)
+    plain, bent = np.flatnonzero(~bent), np.flatnonzero(bent)
     lines = [
-        np.stack([start[plain], end[plain]], axis=1),
-        np.stack([start[bent], start[bent] + 0.45 * short[bent]], axis=1),
-        np.stack([end[bent], end[bent] - 0.45 * short[bent]], axis=1),
+        np.stack([at[start[plain]], at[end[plain]]], axis=1),
+        np.stack([at[start[bent]], at[start[bent]] + 0.45 * short[bent]], axis=1),
+        np.stack([at[end[bent]], at[end[bent]] - 0.45 * short[bent]], axis=1),
     ]
-    return np.concatenate(lines), np.concatenate([plain, bent, bent])
+    return np.concatenate(lines) @ places.projection, np.concatenate([plain, bent, bent])
 
 
 def _arrows(axis, at, arcs, colours):
@@ -193,9 +209,17 @@ def _arrows(axis, at, arcs, colours):
 
 
 def _heat_map(figure, axis, W):
-    bound = np.abs(W).max()
-    image = axis.imshow(W, cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="nearest")
-    i, j = np.nonzero(W < 0)
+    bound, extend = np.abs(W).max(), "neither"
+    if len(W) <= MOST_CELLS:
+        image = axis.imshow(W, cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="nearest")
+    else:
+        # A cell would be thinner than a pixel: points, and the range of the edges, since there are a pale few of them.
+        edge = np.abs(W - np.diag(np.diag(W))).max()
+        bound, extend = edge, "both" if edge < bound else "neither"
+        i, j = np.nonzero(W)
+        image = axis.scatter(j, i, c=W[i, j], s=1.5, marker="s", linewidth=0, cmap="RdBu_r", vmin=-bound, vmax=bound, rasterized=True)
+        axis.set(xlim=(-0.5, len(W) - 0.5), ylim=(len(W) - 0.5, -0.5), aspect="equal", facecolor="0.97")
+    i, j = np.nonzero(W < -SUMS)
     if len(i):
         # Both ends of the map are dark in grey: a bar marks what is negative.
         size = np.clip(3200 / len(W) ** 1.6, 0.3, 40)
@@ -203,4 +227,4 @@ def _heat_map(figure, axis, W):
     axis.set(xlabel="sender j", ylabel="receiver i", title="W" + " (bars: negative)" * bool(len(i)))
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.yaxis.get_major_locator().set_params(integer=True)
-    figure.colorbar(image, ax=axis, location="bottom", shrink=0.7, aspect=35, label="$w_{ij}$")
+    figure.colorbar(image, ax=axis, location="bottom", shrink=0.7, aspect=35, extend=extend, label="$w_{ij}$")

@@ -49,7 +49,7 @@ def of_constant(net, method, ends=None):
     else:
         figures |= _general(mixing)
     edge = mixing.weight[mixing.index != mixing.receivers]
-    negative = int((edge < 0).sum()) // (2 if figures["symmetric"] else 1)
+    negative = int((edge < -SUMS).sum()) // (2 if figures["symmetric"] else 1)
     figures |= {"smallest_weight": float(mixing.weight.min()), "smallest_edge_weight": float(edge.min()) if len(edge) else None}
     return figures | {"negative_edges": negative, "mean": mean_of([mixing])}
 

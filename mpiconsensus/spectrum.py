@@ -158,7 +158,7 @@ def _matrix(n, edges, w):
 def _lanczos_ends(L):
     n = L.shape[0]
     bound = 2 * L.diagonal().max()  # Gershgorin; weights that are not negative
-    (low, _, x), (high, _, y), k = lanczos(lambda v: L @ v, n)
+    (low, _, x), (high, _, y), k = lanczos(lambda v: L @ v, n, MOST_STEPS)
     eps = min(1.0, (math.log(1.648 * math.sqrt(n) / CHANCE) / (2 * k - 1)) ** 2)
     r, s = (float(np.linalg.norm(L @ v - value * v)) for value, v in ((low, x), (high, y)))
     smallest = Found(max(low - r, 0.0), low, f"Lanczos, {k} steps")
@@ -173,7 +173,7 @@ def _lanczos_ends(L):
 def _smallest_by(inverse, L):
     """Return the smallest eigenvalue from the largest of the inverse: its residual there, not that of L, is relative."""
     n = L.shape[0]
-    _, (value, r, x), k = lanczos(inverse, n, top_alone=True)
+    _, (value, r, x), k = lanczos(inverse, n, MOST_STEPS, top_alone=True)
     # The Rayleigh quotient of L bounds from above, whatever the inverse's rounding.
     i, j = L.nonzero()
     other = i < j
@@ -182,10 +182,10 @@ def _smallest_by(inverse, L):
     return Found(min(low, rayleigh), min(max(high, rayleigh), rayleigh * (1 + NARROW / 2)), f"inverse, {k} steps")
 
 
-def lanczos(A, n, top_alone=False, steps=MOST_STEPS):
-    """Return (value, residual, vector) of the smallest and of the largest eigenvalue of a symmetric A, and the steps.
+def lanczos(A, n, steps, top_alone=False):
+    """Return (value, residual, vector) of the smallest and of the largest eigenvalue of a symmetric A, and the steps taken.
 
-    A maps (n,) to (n,) and the complement of ones into itself, where everything happens. Three vectors are kept: the
+    At most `steps` of them; with `top_alone` the largest eigenvalue decides when it is enough. A maps (n,) to (n,) and the complement of ones into itself, where everything happens. Three vectors are kept: the
     basis is made a second time for the Ritz vectors, and nothing is orthogonalised again; copies of eigenvalues which
     that lets appear do not move the ends (Paige 1980).
     """

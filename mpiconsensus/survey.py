@@ -11,6 +11,8 @@ from mpiconsensus.rates import Between
 
 # All pairs at once by bits: n^2/8 bytes, a second at most.
 MOST_DIAMETER = 1500
+# Vertex-transitive: their edge connectivity is their degree (Mader, Archiv der Mathematik 22, 1971).
+TRANSITIVE = ("ring", "torus", "complete", "circulant", "chords", "hypercube", "exponential")
 # networkx cuts the graph n times.
 MOST_CUTS = 300
 FLOAT32 = 4
@@ -105,7 +107,7 @@ def edge_connectivity(net):
         return None
     ends = net.edges.T if net.directed else [net.edges.ravel()]
     least = int(min(np.bincount(column, minlength=net.n).min() for column in ends))
-    if least <= 1:
+    if least <= 1 or net.spec.partition(":")[0] in TRANSITIVE:
         return least
     if net.n > MOST_CUTS:
         return Between(1, least)
