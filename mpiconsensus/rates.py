@@ -85,7 +85,7 @@ def of_changing(net, method):
     if net.n > MOST_GENERAL:
         return figures
     P, left, k = np.eye(net.n), math.sqrt(net.n), 0
-    while k < count and (left > SMALL or k % len(rounds)):
+    while k < count and (left > SMALL or k % (net.changing.period or 1)):
         P = rounds[k % len(rounds)].apply(P)
         k, before, left = k + 1, left, _distance(P)
         if before > SMALL and left < ROUNDING * net.n:  # a fall like this is the end, not a rate
