@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # from a checko
 from mpiconsensus import cli, config, runlog, topology
 from mpiconsensus.algorithms import REGISTRY
 from mpiconsensus.cli import lists
+from mpiconsensus.topology import files
 
 MADE = "This page is made from the code by `python docs/reference.py`; do not edit it by hand.\n"
 GROUPS = {
@@ -42,7 +43,24 @@ def job_keys():
         keys = [key for key in config.KEYS if key.name.startswith(f"{name}.")]
         text += f"\n## [{name}]\n\n" + table(["key", "type", "default", "meaning"], [_key_row(key) for key in keys])
     text += "\n## Graphs\n\nThe forms of `topology.graph`; without its size a graph takes one vertex a rank.\n\n"
-    return text + table(["form", "graph", "arguments"], [[code(f.example), f.meaning, f.takes] for f in topology.FORMS.values()])
+    text += table(["form", "parameters", "graph", "kind"], [_graph_row(form) for form in topology.FORMS.values()])
+    text += f"""
+`directed`: edges are arcs, from sender to receiver. `changing`: a graph for each exchange, a function of (seed, k).
+`seeded`: drawn from `topology.seed`. Every graph is connected (directed: strongly; changing: the union of its graphs), has
+at most {topology.MAX_VERTICES:,} vertices and {topology.MAX_EDGES:,} edges; training takes at most {topology.DENSE_VERTICES:,} vertices.
+
+## Graph files
+
+[Choosing a graph](choose-a-graph.md#graph-files) shows them.
+
+"""
+    rows = [[code(suffix) if suffix.startswith(".") else suffix, meaning, f"{size}"] for suffix, (meaning, size) in files.FORMATS.items()]
+    return text + table(["suffix", "file", "at most, MB"], rows)
+
+
+def _graph_row(form):
+    kinds = [word for word in ("directed", "changing", "seeded") if getattr(form, word)]
+    return [code(form.example), code(form.parameters), form.meaning, ", ".join(kinds)]
 
 
 def _key_row(key):

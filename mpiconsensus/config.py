@@ -27,7 +27,7 @@ class Key(NamedTuple):
 
 
 KEYS = [
-    Key("topology.graph", "str", "auto", "graph: ring:4, torus:6x6, grid:5x10, complete:36, star:5, random:50,150 (n, edges), regular:50,4 (n, degree), circulant:50,7 (cycle of n with chords of these lengths), margulis:25, file:PATH (edge list); auto: by the number of ranks"),
+    Key("topology.graph", "str", "auto", "graph: ring:4, torus:6x6, regular:50,4, file:PATH, ... (mpiconsensus topology list); without its size one vertex a rank; auto: by the number of ranks"),
     Key("topology.weights", "str", "metropolis", "mixing weights", ("metropolis", "best-constant")),
     Key("topology.seed", "int", 0, "seed of random graphs; apart from training.seed, so that repeats share the graph", low=0),
     Key("data.dataset", "str", "digits", "embedded data, used where data.shards is empty", ("digits", "mushrooms")),
