@@ -17,7 +17,7 @@ SETTINGS = {"font.size": 8, "axes.linewidth": 0.6, "pdf.fonttype": 42, "svg.font
 # Okabe and Ito's colours from dark to light, with markers.
 STYLES = [("#000000", "o"), ("#0072B2", "s"), ("#D55E00", "^"), ("#009E73", "D"), ("#CC79A7", "v"), ("#E69F00", "P"), ("#56B4E9", "X")]
 NEGATIVE = "#D55E00"
-CIRCLES = ("ring", "circulant", "chords", "complete", "exponential")
+CIRCLES = ("ring", "circulant", "chords", "complete", "exponential", "small-world")
 
 
 def graph_and_weights(net, method):
@@ -30,7 +30,7 @@ def graph_and_weights(net, method):
     figures = rates.of_changing(net, method) if net.changing else rates.of_constant(net, method)
     title = f"{net.spec}, {method} weights, $|\\lambda_2|$ = {figures['lambda_2']:.4f}"
     if net.changing:
-        rounds = range(rates.exchanges(net))
+        rounds = range(net.changing.period or rates.EXCHANGES)
         W = sum(sparse.at(net, method, k).dense() for k in rounds) / len(rounds)
         title += f", mean over {len(rounds)} exchanges"
     else:
@@ -102,7 +102,7 @@ class Layout(NamedTuple):
 
 def layout(net):
     """Return the Layout of a Net: lattices as lattices, circulants on a circle, others by springs."""
-    name, _, text = net.spec.partition(":")
+    name, _, text = net.spec.removeprefix("matchings:").partition(":")
     name = name.removeprefix("one-peer-").removeprefix("directed-")
     if name in ("grid", "torus"):
         return _lattice([int(side) for side in text.split("x")], name == "torus")
@@ -139,7 +139,7 @@ def _graph(figure, axis, net, W):
     places = layout(net)
     at = places.places
     j, i = net.edges.T if net.directed else net.edges.T[::-1]
-    w = W[i, j]
+    w = W[i, j] if net.directed else (W[i, j] + W[j, i]) / 2
     negative = w < -SUMS
     colours, mappable = _colours(w[~negative])
     axis.set_aspect("equal")

@@ -7,6 +7,7 @@ is not computed is None; `words` says in a sentence what they mean. Bytes are th
 import numpy as np
 
 from mpiconsensus import rates, spectrum
+from mpiconsensus.errors import UserError
 from mpiconsensus.rates import Between
 
 # All pairs at once by bits: n^2/8 bytes, a second at most.
@@ -142,9 +143,9 @@ def parameters_of(model):
 
 def block(n, nodes):
     """Return (n,) the node of each vertex: contiguous blocks, as even as they go; UserError for more nodes than vertices."""
-    from mpiconsensus.placement import Placement
-
-    return Placement(n, nodes).owner
+    if nodes > n:
+        raise UserError(f"--nodes {nodes}: the graph has {n} vert{'ex' if n == 1 else 'ices'}; give at most as many nodes.")
+    return np.repeat(np.arange(nodes), [n // nodes + (b < n % nodes) for b in range(nodes)])
 
 
 def crossing(net, node_of_vertex, parameters=None):

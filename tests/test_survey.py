@@ -118,7 +118,7 @@ def test_the_edges_between_blocks_are_counted(spec, nodes):
     count = sum(owner[i] != owner[j] for i, j in net.edges)
     figures = survey.crossing(net, survey.block(net.n, nodes), 10)
     assert figures == {"nodes": nodes, "edges_crossing": count, "bytes_a_round_crossing": 2 * 40 * count}
-    with pytest.raises(UserError, match=f"graph of {net.n} vertices"):
+    with pytest.raises(UserError, match=f"the graph has {net.n} vertices"):
         survey.block(net.n, net.n + 1)
 
 

@@ -46,25 +46,30 @@ def list_(as_json):
 
     methods = sparse.methods()
     if as_json:
-        forms = {name: {"example": form.example, "takes": form.takes, "meaning": form.meaning} for name, form in FORMS.items()}
-        click.echo(json.dumps({"graphs": forms, "weights": methods}, indent=1))
+        click.echo(json.dumps({"graphs": {name: form._asdict() | {"high": _finite(form.high)} for name, form in FORMS.items()}, "weights": methods}, indent=1))
         return
-    click.echo("Graphs, as topology.graph takes them; n vertices, 0 to n - 1.\n")
-    width = max(len(form.example) for form in FORMS.values())
-    for form in FORMS.values():
-        click.echo(f"  {form.example:{width}}  {form.takes}")
-        click.echo(click.wrap_text(form.meaning, 110, " " * (width + 4), " " * (width + 4)))
+    click.echo("Graphs, as topology.graph takes them, on the vertices 0 to n - 1.\n")
+    for name, form in FORMS.items():
+        kinds = [kind for kind in ("directed", "changing", "seeded") if getattr(form, kind)]
+        click.echo(f"  {f'{name}:{form.parameters}':34} {form.example}" + f"   [{', '.join(kinds)}]" * bool(kinds))
+        click.echo(click.wrap_text(form.meaning, 110, " " * 6, " " * 6))
     click.echo("\nWeights, as topology.weights takes them.\n")
     for name, meaning in methods.items():
-        click.echo(click.wrap_text(f"{name:{width}}  {meaning}".rstrip(), 110, "  ", " " * (width + 4)))
+        click.echo(f"  {name}\n" + (click.wrap_text(meaning, 110, " " * 6, " " * 6) if meaning else ""))
+
+
+def _finite(number):
+    return None if number == float("inf") else number
 
 
 def _net(spec, seed):
     """Return the Net of a spec, which must have its size."""
     from mpiconsensus import topology as graphs
 
-    name, colon, _ = spec.strip().partition(":")
-    form = graphs.FORMS.get(name.strip().lower())
+    name, colon, _ = spec.strip().lower().partition(":")
+    form = graphs.FORMS.get(name.strip())
+    if name == "auto" and not colon:
+        raise UserError("graph 'auto' takes its size from the ranks of a run; give a graph with its size, for example ring:8.")
     if form and not colon:
         raise UserError(f"graph {spec!r} has no size; give it, for example {form.example} ({form.meaning}).")
     return graphs.net(spec, 1, seed)
