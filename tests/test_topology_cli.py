@@ -154,7 +154,6 @@ def test_simulate_prints_a_table_and_writes_both_files(tmp_path):
         (("show", "ring:4", "--weights", "metropolsi"), "Did you mean 'metropolis'"),
         (("show", "ring:4", "--parameters", "x"), "--parameters 'x' is not allowed"),
         (("show", "ring:4", "--parameters", "9", "--model", "mlp"), "are both given"),
-        (("show", "ring:4", "--model", "resnet21"), "resnet21"),
         (("show", "ring:4", "--nodes", "5"), "--nodes 5: the graph has 4 vertices"),
         (("compare", "ring:4", "--csv", "none/x.csv"), "there is no directory 'none'"),
         (("compare", "ring:4", "--weights", "metropolis,x"), "'x' is not known"),
