@@ -101,7 +101,7 @@ def test_ill_conditioned_graphs_keep_their_digits():
 
 
 @pytest.mark.parametrize("method", ["metropolis", "best-constant"])
-@pytest.mark.parametrize("spec", ["grid:5x10", "torus:6x6", "random:50,150", "star:9", "complete:7"])
+@pytest.mark.parametrize("spec", ["grid:5x10", "torus:6x6", "random:50,150", "star:9", "complete:7", "circulant:10,3,5"])
 def test_the_gap_is_that_of_W(monkeypatch, spec, method):
     net = topology.net(spec, 1)
     W = weights.mixing_matrix(net.n, net.edges, method)
