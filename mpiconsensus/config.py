@@ -28,7 +28,7 @@ class Key(NamedTuple):
 
 KEYS = [
     Key("topology.graph", "str", "auto", "graph: ring:4, torus:6x6, regular:50,4, file:PATH, ... (mpiconsensus topology list); without its size one vertex a rank; auto: by the number of ranks"),
-    Key("topology.weights", "str", "metropolis", "mixing weights", ("metropolis", "best-constant")),
+    Key("topology.weights", "str", "metropolis", "mixing weights (docs/choose-a-graph.md); file: those of the graph's file", ("uniform", "lazy", "max-degree", "metropolis", "best-constant", "fastest", "fastest-nonnegative", "fastest-laplacian", "push-sum", "file", "file:PATH")),
     Key("topology.seed", "int", 0, "seed of random graphs; apart from training.seed, so that repeats share the graph", low=0),
     Key("data.dataset", "str", "digits", "embedded data, used where data.shards is empty", ("digits", "mushrooms")),
     Key("data.shards", "str", "", "directory of HDF5 shards, one a vertex (made by data_prep/)"),
@@ -162,7 +162,8 @@ def check(key, value):
         value = float(value)
         if not math.isfinite(value):
             refuse("give a finite number")
-    if key.choices and value not in key.choices:
+    paths = tuple(choice[:-4] for choice in key.choices if choice.endswith(":PATH"))
+    if key.choices and value not in key.choices and not (paths and value.startswith(paths) and value not in paths):
         refuse(f"choose one of {', '.join(key.choices)}", did_you_mean(value, key.choices))
     if key.low is not None and value < key.low:
         refuse(f"the smallest value is {key.low:g}")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mpiconsensus import sparse, spectrum
+from mpiconsensus import sparse, spectrum, weights
 
 # A changing graph is measured over whole periods, these exchanges or more.
 EXCHANGES = 200
@@ -77,6 +77,7 @@ def of_changing(net, method):
     lambda_2 is the factor an exchange: the worst disagreement that is left after all of them to the power 1/R.
     exact_after: exchanges after which all vertices agree exactly, None where they only come closer.
     """
+    weights.require(net, method)
     count = exchanges(net)
     figures = dict.fromkeys(("lambda_2", "spectral_gap", "rounds_to_shrink_1000", "exact_after"))
     figures |= {"symmetric": False, "exchanges": count, "period": net.changing.period}

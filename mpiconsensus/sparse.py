@@ -9,6 +9,7 @@ import numpy as np
 
 from mpiconsensus import spectrum, weights
 from mpiconsensus.errors import UserError
+from mpiconsensus.weights.basic import LOCAL, SYMMETRIC
 
 # Up to here W is an array n x n: 32 MB, and every method can give it.
 DENSE = 2000
@@ -56,31 +57,32 @@ class Mixing(NamedTuple):
 
 def of(net, method):
     """Return the Mixing of a Net that does not change; UserError where the graph does not allow the method."""
-    if net.n > DENSE and method == "best-constant" and not net.directed:
-        return from_edges(net.n, net.edges, np.full(len(net.edges), _best_constant(net)))
-    if net.n > DENSE and method in SYMMETRIC and not net.directed:
-        return from_edges(net.n, net.edges, edge_weights(net.n, net.edges, method))
+    weights.require(net, method)
+    if net.n > DENSE and method in SYMMETRIC:
+        extremes = _extremes(net) if method == "best-constant" else None
+        return from_edges(net.n, net.edges, weights.edge_weights(net.n, net.edges, method, extremes))
     if net.n > DENSE and method in LOCAL:
-        return from_rows(net.n, net.edges, sparse_rows(net.n, net.edges, method, net.directed))
-    W = matrix(net, method)
+        return from_rows(net.n, net.edges, weights.sparse_rows(net.n, net.edges, method, net.directed))
+    W = weights.matrix(net, method)
     symmetric = not net.directed and np.array_equal(W, W.T)
     return from_rows(net.n, net.edges, weights.rows(W), W[tuple(net.edges.T)] if symmetric else None)
 
 
-def _best_constant(net):
+def _extremes(net):
+    """Return the two eigenvalues that best-constant needs; UserError where they are only bounded."""
     low, high = spectrum.laplacian(net)
     if low.value is None or high.value is None:
         raise UserError(
             f"graph {net.spec!r}: the two eigenvalues that best-constant needs were not found, only the bounds {low.low:.4g} to "
             f"{low.high:.4g} and {high.low:.4g} to {high.high:.4g}; take metropolis."
         )
-    return 2 / (low.value + high.value)
+    return low.value, high.value
 
 
 def at(net, method, k):
     """Return the Mixing of the k-th exchange of a Net that changes."""
     edges = net.changing.at(k)
-    return from_rows(net.n, edges, sparse_rows(net.n, edges, method, net.directed))
+    return from_rows(net.n, edges, weights.sparse_rows(net.n, edges, method, net.directed))
 
 
 def from_edges(n, edges, w):
@@ -99,33 +101,3 @@ def from_rows(n, edges, rows, edge_weight=None):
     start = np.concatenate([[0], np.cumsum([len(index) for index, _ in rows])])
     index, weight = (np.concatenate(parts) for parts in zip(*rows, strict=True))
     return Mixing(n, start, index, weight, edges, edge_weight)
-
-
-# The methods whose weights follow from the edges and degrees, and those among them that are symmetric.
-SYMMETRIC = ("metropolis", "max-degree", "lazy")
-LOCAL = ("uniform", "push-sum")
-
-
-# Integration: these four become weights.METHODS, weights.matrix, weights.edge_weights and weights.sparse_rows.
-def methods():
-    """Return {name: meaning} of the weights methods."""
-    if isinstance(weights.METHODS, dict):
-        return {name: method.meaning for name, method in weights.METHODS.items()}
-    return dict.fromkeys(weights.METHODS, "")
-
-
-def matrix(net, method):
-    return weights.matrix(net, method) if hasattr(weights, "matrix") else weights.mixing_matrix(net.n, net.edges, method)
-
-
-def edge_weights(n, edges, method):
-    if hasattr(weights, "edge_weights"):
-        return weights.edge_weights(n, edges, method)
-    degree = np.bincount(edges.ravel(), minlength=n)
-    return 1.0 / (1.0 + np.maximum(*degree[edges.T]))
-
-
-def sparse_rows(n, edges, method, directed):
-    if hasattr(weights, "sparse_rows"):
-        return weights.sparse_rows(n, edges, method, directed)
-    return weights.rows(weights.mixing_matrix(n, edges, method))

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from conftest import cli
 from test_architecture import loaded
 
-from mpiconsensus import drawing, sparse, topology
+from mpiconsensus import drawing, sparse, topology, weights
 from mpiconsensus.cli import group
 from mpiconsensus.errors import UserError
 
@@ -30,10 +30,10 @@ def lines(text):
 
 def test_the_list_has_every_graph_and_every_method():
     text, found = topo("list"), json.loads(topo("list", "--json"))
-    assert list(found["graphs"]) == list(topology.FORMS) and list(found["weights"]) == list(sparse.methods())
+    assert list(found["graphs"]) == list(topology.FORMS) and list(found["weights"]) == list(weights.METHODS)
     for form in topology.FORMS.values():
         assert form.example in text and form.meaning.split()[0] in text
-    assert all(f"\n  {name}\n" in text for name in sparse.methods())
+    assert all(f"\n  {name}\n" in text for name in weights.METHODS)
 
 
 def test_show_prints_a_line_a_figure():

@@ -41,10 +41,10 @@ FORCE = click.option("--force", is_flag=True, help="Write over files that are th
 @JSON
 def list_(as_json):
     """List the graphs with their parameters, then the weights."""
-    from mpiconsensus import sparse
     from mpiconsensus.topology import FORMS
+    from mpiconsensus.weights import METHODS
 
-    methods = sparse.methods()
+    methods = {name: method.meaning for name, method in METHODS.items()}
     if as_json:
         click.echo(json.dumps({"graphs": {name: form._asdict() | {"high": _finite(form.high)} for name, form in FORMS.items()}, "weights": methods}, indent=1))
         return
@@ -55,7 +55,7 @@ def list_(as_json):
         click.echo(click.wrap_text(form.meaning, 110, " " * 6, " " * 6))
     click.echo("\nWeights, as topology.weights takes them.\n")
     for name, meaning in methods.items():
-        click.echo(f"  {name}\n" + (click.wrap_text(meaning, 110, " " * 6, " " * 6) if meaning else ""))
+        click.echo(f"  {name}\n" + click.wrap_text(meaning, 110, " " * 6, " " * 6))
 
 
 def _finite(number):
