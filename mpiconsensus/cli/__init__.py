@@ -16,6 +16,7 @@ COMMANDS = {
     "config": ("lists", "List every key of a job, with type, default and meaning."),
     "algorithms": ("lists", "List the algorithms, with formula and reference."),
     "models": ("lists", "List the models."),
+    "topology": ("topology", "Graphs and weights: how fast they agree and what they send, before a run."),
     "report": ("results", "Print the table of a run from its log."),
     "export": ("results", "Copy one model out of a run."),
     "evaluate": ("results", "Evaluate a run's model on a data set."),

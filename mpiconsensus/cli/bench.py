@@ -37,7 +37,7 @@ def bench():
     """Measure this machine: a table, and JSON and a picture where they are asked for."""
 
 
-def _counts(context, option, texts):
+def counts(context, option, texts):
     """Return the numbers that 270k, 1.5M or 1000 stand for."""
     counts = []
     for text in texts:
@@ -93,7 +93,7 @@ def _result(kind, machine, settings, **found):
 @bench.command()
 @GRAPH
 @vertices(4)
-@click.option("--parameters", multiple=True, default=SIZES, callback=_counts, metavar="N", help=f"Size of the model, as in 270k; may be repeated. Default: {', '.join(SIZES)}.")
+@click.option("--parameters", multiple=True, default=SIZES, callback=counts, metavar="N", help=f"Size of the model, as in 270k; may be repeated. Default: {', '.join(SIZES)}.")
 @click.option("--transport", "names", multiple=True, callback=_transports, metavar="NAME", help=f"{', '.join(TRANSPORTS)}; may be repeated. Default: all that work here.")
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "float64"]), help="Type of the parameters.")
 @REPEATS
