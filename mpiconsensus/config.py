@@ -30,6 +30,7 @@ KEYS = [
     Key("topology.graph", "str", "auto", "graph: ring:4, torus:6x6, grid:5x10, complete:36, star:5, random:50,150 (n, edges), regular:50,4 (n, degree), circulant:50,7 (cycle of n with chords of these lengths), margulis:25, file:PATH (edge list); auto: by the number of ranks"),
     Key("topology.weights", "str", "metropolis", "mixing weights", ("metropolis", "best-constant")),
     Key("topology.seed", "int", 0, "seed of random graphs; apart from training.seed, so that repeats share the graph", low=0),
+    Key("placement.map", "str", "block", "which rank hosts which vertex; block: contiguous runs; cartesian: tiles of a torus or grid; partition: few edges between nodes, then between ranks, by METIS (needs pymetis); auto: cartesian or partition where fewer edges cross than with block. The numbers are the same", ("block", "cartesian", "partition", "auto")),
     Key("data.dataset", "str", "digits", "embedded data, used where data.shards is empty", ("digits", "mushrooms")),
     Key("data.shards", "str", "", "directory of HDF5 shards, one a vertex (made by data_prep/)"),
     Key("data.normalize", "str", "published", "published: the data set's published mean and deviation, computed where it has none; computed: from the training data; none", ("published", "computed", "none")),

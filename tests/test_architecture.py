@@ -16,9 +16,9 @@ FLOORS = [
     {"training", "report"},
     {"stepper", "optim", "concurrency", "runread"},
     {"algorithms", "runlog", "modelfiles", "doctor", "record", "rundirectory"},
-    {"schedule", "mixing", "transport", "wiring", "machine"},
-    {"block", "placement", "models", "data", "weights", "runtime"},
-    {"topology", "pieces"},
+    {"schedule", "mixing", "transport", "wiring", "machine", "placement"},
+    {"block", "models", "data", "weights", "runtime"},
+    {"topology", "pieces", "mapping"},
 ]
 ANYONE = {"errors", "config", "randomness", "limits"}
 
