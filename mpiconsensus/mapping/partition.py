@@ -9,7 +9,10 @@ n vertices, m edges, K parts.
 import numpy as np
 
 SEEDS = 8
-SMALL = 512  # vertices up to which as many starts are tried, and exchanges of any two vertices
+SMALL = 512  # vertices up to which as many starts of METIS are tried, and exchanges of any two vertices
+EXCHANGED = 1000  # vertices of the starts that exchanges improve, at least one start: half a second
+AHEAD = 8  # exchanges that may lose before one makes up for them
+NEVER = -(1 << 30)
 
 
 def partition(n, edges, counts):
@@ -24,7 +27,11 @@ def partition(n, edges, counts):
     graph = Links(n, edges)
     seeds = range(SEEDS if n <= SMALL else 1)
     starts = [in_order, *(graph.even(graph.metis(counts, seed, way), counts) for seed in seeds for way in (False, True))]
-    return min(map(graph.exchange, starts) if n <= SMALL else starts, key=graph.cut)
+    if n <= SMALL:
+        random = np.random.default_rng(0)
+        starts += [random.permutation(in_order) for _ in seeds]
+        starts = map(graph.exchange, sorted(starts, key=graph.cut)[: 1 + EXCHANGED // n])
+    return min(starts, key=graph.cut)
 
 
 class Links:
@@ -45,8 +52,8 @@ class Links:
 
         first, ends, weights = (a.astype(np.int32) for a in (self.first, self.ends, self.weights))
         found = pymetis.part_graph(
-            len(counts), xadj=first, adjncy=ends, eweights=weights, tpwgts=(counts / counts.sum()).tolist(), recursive=recursive,
-            options=pymetis.Options(seed=seed, ufactor=1),
+            len(counts), pymetis.CSRAdjacency(first, ends), eweights=weights, tpwgts=(counts / counts.sum()).tolist(),
+            recursive=recursive, options=pymetis.Options(seed=seed, ufactor=1),
         )  # fmt: skip
         return np.array(found.vertex_part, dtype=np.int64)
 
@@ -66,18 +73,27 @@ class Links:
         return part
 
     def exchange(self, part):
-        """Exchange two vertices of different parts, the greatest gain first, while there is any; return the parts."""
-        part, every = part.copy(), np.arange(self.n)
-        joined = np.zeros((self.n, self.n), np.int64)
+        """Exchange vertices of different parts two by two, each once, while that helps within AHEAD exchanges; repeat from there."""
+        joined = np.zeros((self.n, self.n), np.int32)
         joined[self.starts, self.ends] = self.weights
         while True:
-            near = self._near(part, part.max() + 1)
-            gain = (near - near[every, part][:, None])[:, part]  # of moving a vertex (row) to the part of another
-            both = gain + gain.T - 2 * joined
-            i, j = np.unravel_index(both.argmax(), both.shape)
-            if both[i, j] <= 0:
+            trial, free, gained, best = part.copy(), np.ones(self.n, bool), 0, (0, part, 0)
+            for number in range(1, self.n // 2 + 1):
+                near = joined @ np.eye(part.max() + 1, dtype=np.int32)[trial]
+                gain = (near - near[np.arange(self.n), trial][:, None])[:, trial]  # of moving a vertex (row) to another's part
+                allowed = (trial[:, None] != trial) & free[:, None] & free
+                both = np.where(allowed, gain + gain.T - 2 * joined, NEVER)
+                i, j = np.unravel_index(both.argmax(), both.shape)
+                if both[i, j] == NEVER or number > best[2] + AHEAD:
+                    break
+                trial[i], trial[j] = trial[j], trial[i]
+                free[i] = free[j] = False
+                gained += int(both[i, j])
+                if gained > best[0]:
+                    best = gained, trial.copy(), number
+            if not best[0]:
                 return part
-            part[i], part[j] = part[j], part[i]
+            part = best[1]
 
     def _near(self, part, parts):
         """Return (n, K): how many edges join each vertex to each part."""
