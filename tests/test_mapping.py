@@ -56,6 +56,12 @@ def test_tiles_are_as_square_as_they_go(spec, nodes, cut):
     assert set(np.bincount(owner)) == {net.n // nodes}
 
 
+def test_a_number_of_nodes_that_divides_no_side():
+    for spec, nodes in (("torus:6x6", 5), ("torus:8x8", 5), ("torus:5x5", 4)):
+        tiles, runs = (crossings(graph(spec), [1] * nodes, how)[0] for how in ("cartesian", "block"))
+        assert tiles < runs
+
+
 def test_within_a_node_ranks_have_tiles_too():
     net = graph("torus:8x8")
     owner, node = plan(net, [4] * 4, "cartesian")

@@ -2,13 +2,15 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, mpirun, run
 
-from mpiconsensus import inference, modelfiles
+from mpiconsensus import inference, modelfiles, transport
+from mpiconsensus.placement import Placement
 from mpiconsensus.runread import Run
 
 SCRIPT = ROOT / "tests" / "mpi" / "equality.py"
@@ -61,7 +63,7 @@ OWNERS = [3, 0, 1, 0, 2, 0, 3, 1, 0]  # rank 0 hosts four vertices, rank 2 one; 
 def runs(tmp_path_factory):
     """The same job in one process and on four ranks with scrambled vertices; the latter on two nodes."""
     folder = tmp_path_factory.mktemp("runs")
-    words = ["train", "--set", "topology.graph=torus:3x3", "--set", "training.epochs=3", "--set", "evaluation.every=1", "--out"]
+    words = ["train", "--set", "topology.graph=torus:3x3", "--set", "training.epochs=2", "--set", "evaluation.every=1", "--out"]
     alone = run(sys.executable, "-m", "mpiconsensus", *words, folder / "alone", cwd=folder)
     spread = mpirun(4, ROOT / "tests" / "mpi" / "scrambled.py", json.dumps(OWNERS), *words, folder / "spread", cwd=folder)
     assert (alone.returncode, spread.returncode) == (0, 0), alone.stderr + spread.stderr
@@ -99,3 +101,16 @@ def test_the_models_are_those_of_their_vertices(runs, tmp_path):
                 assert torch.equal(tensor, other[name]), (which, vertex, name)
     assert inference.evaluate(folder / "spread", vertex=6) == inference.evaluate(folder / "alone", vertex=6)
     assert modelfiles.export(folder / "spread", "best", tmp_path / "best").stat().st_size > 0
+
+
+def test_a_network_follows_the_map():
+    done = mpirun(4, ROOT / "tests" / "mpi" / "scrambled_network.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["done"] * 4
+
+
+def test_shared_memory_is_counted_for_the_fullest_rank():
+    world = SimpleNamespace(size=4, nodes=2, fullest_node=2, comm=object())
+    few, many = (Placement(9, 4, 0, owner) for owner in ([0, 0, 1, 1, 2, 2, 3, 3, 0], [0, 1, 1, 1, 1, 2, 3, 3, 3]))
+    free = 2 * 3 * 2 * 4 * 100_000 + 100_000  # two ranks of three vertices, two buffers of float32
+    assert [transport.choose("auto", world, p, 100_000, torch.float32, free=free) for p in (few, many)] == ["shared", "neighbor"]
