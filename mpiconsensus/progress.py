@@ -38,6 +38,7 @@ class Progress:
             each = ", ".join(map(str, periods[:12])) + (", ..." if len(periods) > 12 else "")
             self.say(f"unequal    gradients every {each} steps; an epoch passes over a shard {min(passes):.1f} to {max(passes):.1f} times")
         self.say(f"runs on    {facts['ranks']} rank{'s' * (facts['ranks'] > 1)} x {facts['threads']} thread{'s' * (facts['threads'] > 1)}, {facts['nodes']} node{'s' * (facts['nodes'] > 1)}, {facts['device']}; transport {facts['transport']}; {facts['mpi']}")
+        self.say(f"placement  {trainer.placement.describe(wiring.edges)}")
         if job.training.concurrency != "serial":
             self.say(f"gradients  {trainer.concurrency.describe()}")
         where = "held-out samples" if job.evaluation.validation_fraction else f"{plan.samples} test samples"

@@ -33,14 +33,14 @@ class Interrupted(Exception):
         self.number = number
 
 
-def train(job, world, wiring, source, threads, out=None):
+def train(job, world, wiring, source, threads, out=None, placement=None):
     """Run the job to its end and return its directory; collective.
 
     Raise UserError before any work for what cannot be run, TrainingError for a run that cannot go on: the log is
     readable up to there.
     """
     torch.set_num_threads(threads)
-    trainer = Trainer(job, world, wiring, source)
+    trainer = Trainer(job, world, wiring, source, placement)
     session = Session(trainer, make_directory(job, world, wiring, source, out), threads)
     _catch_signals()
     try:
@@ -164,7 +164,7 @@ class Session:
         )  # fmt: skip
         columns = [sums["train_loss"], nothing if scores is None else scores.accuracy, *distances.T, sums["bytes_sent"]]
         columns += [record.trained * [loader.batch_size for loader in trainer.loaders]]
-        rows = world.gather_rows(np.stack(columns, axis=1), trainer.placement.counts)
+        rows = trainer.placement.gather(world, np.stack(columns, axis=1))
         if closing:
             self._log_closing(complete, recalibrated)
         if world.rank == 0:
@@ -196,7 +196,8 @@ class Session:
 
     def _keep_best(self, epoch, scores):
         """Keep the replicas of the epoch with the highest mean accuracy over the vertices; alike on every rank."""
-        accuracy = self.world.sum([scores.accuracy.sum()])[0] / self.trainer.placement.n
+        accuracies = self.trainer.placement.gather(self.world, scores.accuracy[:, None])
+        accuracy = self.world.bcast(None if accuracies is None else float(accuracies.mean()))
         if self.best is None or accuracy > self.best["accuracy"]:
             states = self._states()
             if epoch * self.trainer.steps_per_epoch < self.trainer.total_steps:

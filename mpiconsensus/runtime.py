@@ -36,8 +36,8 @@ def launcher(environ=os.environ):
 class World:
     """The ranks of this run. `comm` is None in one process without a launcher: then MPI is never loaded.
 
-    node_comm: the ranks that share memory with this one, found where it is not given. nodes: how many there are;
-    fullest_node: the most ranks on one.
+    node_comm: the ranks that share memory with this one, found where it is not given: a node. nodes: how many there are;
+    node_of_rank: (size,) the number of each rank's, in the order of their lowest ranks; fullest_node: the most ranks on one.
     """
 
     def __init__(self, comm=None, node_comm=None):
@@ -47,8 +47,9 @@ class World:
         self.node_rank, self.node_size = (self.node_comm.rank, self.node_comm.size) if comm else (0, 1)
         names = self.gather(socket.gethostname())
         self.hosts = self.bcast(names)
-        sizes = self.allgather(self.node_size if self.node_rank == 0 else 0)
-        self.nodes, self.fullest_node = sum(size > 0 for size in sizes), max(sizes)
+        lowest = self.allgather(min(self.node_comm.allgather(self.rank)) if comm else 0)
+        self.node_of_rank = np.unique(lowest, return_inverse=True)[1]
+        self.nodes, self.fullest_node = len(set(lowest)), max(map(lowest.count, lowest))
         mine = tuple(sorted(os.sched_getaffinity(0)))
         affinities = self.node_comm.allgather(mine) if comm else [mine]
         # Ranks that share this rank's cores; and whether the node has more ranks than cores.

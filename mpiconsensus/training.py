@@ -18,7 +18,7 @@ from mpiconsensus.concurrency import open_concurrency
 from mpiconsensus.data.augment import Augment
 from mpiconsensus.data.loader import Loader, split
 from mpiconsensus.errors import TrainingError, UserError
-from mpiconsensus.placement import Placement
+from mpiconsensus.placement import place
 from mpiconsensus.randomness import torch_seed
 from mpiconsensus.stepper import Stepper
 from mpiconsensus.transport import Reduction, open_exchange
@@ -29,12 +29,13 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32, "tf32": torch.floa
 class Trainer:
     """m hosted replicas of one model. `step()` is one step of the whole network; collective.
 
-    job, world, wiring, source: see config, runtime, wiring, data.source. k: steps taken.
+    job, world, wiring, source: see config, runtime, wiring, data.source. placement: as placement.map says where it is
+    not given. k: steps taken.
     """
 
-    def __init__(self, job, world, wiring, source):
+    def __init__(self, job, world, wiring, source, placement=None):
         self.job, self.world, self.wiring, self.source = job, world, wiring, source
-        self.placement = Placement(wiring.n, world.size, world.rank)
+        self.placement = placement or place(job.placement.map, world, wiring)
         self.hosted = self.placement.hosted
         self.device = pick_device(job.training.device, world)
         self._generator = default_generator(self.device)

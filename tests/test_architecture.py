@@ -16,9 +16,9 @@ FLOORS = [
     {"training", "report", "survey", "simulate"},
     {"stepper", "optim", "concurrency", "runread"},
     {"algorithms", "runlog", "modelfiles", "doctor", "record", "rundirectory", "rates"},
-    {"schedule", "mixing", "transport", "wiring", "machine", "sparse"},
-    {"block", "placement", "models", "data", "weights", "runtime", "spectrum"},
-    {"topology", "pieces"},
+    {"schedule", "mixing", "transport", "wiring", "machine", "placement", "sparse"},
+    {"block", "models", "data", "weights", "runtime", "spectrum"},
+    {"topology", "pieces", "mapping"},
 ]
 ANYONE = {"errors", "config", "randomness", "limits", "outputs"}
 

@@ -18,10 +18,10 @@ def choose(name, world, placement, d, dtype, device="cpu", depth=2, free=1 << 62
     depth: buffers a vertex. free: the least bytes of shared memory that any rank finds on its node. one_gpu: whether the
     ranks of a node share a GPU and read each other's memory there.
     """
-    # The fullest node counts; a rank there has at most the vertices of the first rank.
+    # The fullest node counts; a rank there has at most the vertices of the fullest rank.
     on_cpu = str(device) == "cpu"
     d = d if on_cpu else 1  # a GPU's rows are not in the window
-    need = min(placement.n, world.fullest_node * placement.counts[0]) * depth * d * dtype.itemsize + (depth + 1) * PAGE * world.fullest_node
+    need = min(placement.n, world.fullest_node * max(placement.counts)) * depth * d * dtype.itemsize + (depth + 1) * PAGE * world.fullest_node
     if name == "inprocess" and world.size > 1:
         raise UserError(f"transport.name = inprocess needs one process, {world.size} ranks were started; take auto, shared or neighbor.")
     if name in ("neighbor", "shared") and world.comm is None:

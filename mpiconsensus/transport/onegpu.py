@@ -29,8 +29,8 @@ class OneGpu(Shared):
         self._settle()
         self._rows = {}
         for rank, sides in exchanged(world, self._mine).items():
-            first = sum(placement.counts[:rank])
-            self._rows.update({(first + i, side): row for side, rows in enumerate(sides) for i, row in enumerate(rows)})
+            hosted = placement.hosted_by(rank)
+            self._rows.update({(v, side): row for side, rows in enumerate(sides) for v, row in zip(hosted, rows, strict=True)})
         if self.far:
             self.far.close()
             self.far = Neighbor(world, placement, d, dtype, self.device, depth, beyond=self._near)

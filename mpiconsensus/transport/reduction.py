@@ -53,11 +53,13 @@ class Reduction:
         units = -(-length // ROW_ELEMENTS)
         edges = np.minimum(np.arange(ranks + 1) * units // ranks * ROW_ELEMENTS, length)
         segments = np.diff(edges)
+        received = torch.empty((self.placement.n, int(segments[me])), dtype=dtype)  # rank by rank
         return {
             "edges": edges.tolist(),
             "send": torch.empty(int(counts[me]) * length, dtype=dtype),
             "send_counts": segments * counts[me],
-            "receive": torch.empty((self.placement.n, int(segments[me])), dtype=dtype),
+            "receive": received,
+            "ascending": [received[at] for at in np.argsort(self.placement.order).tolist()],
             "receive_counts": counts * segments[me],
             "segments": segments,
             "out": torch.empty(length, dtype=dtype),
@@ -72,7 +74,7 @@ class Reduction:
                 at += last - first
         comm.Alltoallv([plan["send"].numpy(), plan["send_counts"]], [plan["receive"].numpy(), plan["receive_counts"]])
         segment = plan["out"][edges[me] : edges[me + 1]]
-        _sum(segment, plan["receive"]).mul_(1.0 / self.placement.n)
+        _sum(segment, plan["ascending"]).mul_(1.0 / self.placement.n)
         comm.Allgatherv(mpi().IN_PLACE, [plan["out"].numpy(), plan["segments"]])
         own = edges[me + 1] - edges[me]
         self.wire_elements += m * (edges[-1] - own) + own * (self.world.size - 1)

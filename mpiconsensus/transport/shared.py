@@ -41,7 +41,7 @@ class Shared(Exchange):
         self._ready, self._done, self._published, self._rows = {}, {}, {}, {}
         for number, rank in enumerate(near):
             memory = memoryview(self.window.Shared_query(number)[0]).cast("B")
-            count, first = placement.counts[rank], sum(placement.counts[:rank])
+            count = placement.counts[rank]
             page = memory[:PAGE].cast("q")
             self._ready[rank] = Counter(page[0:1])
             self._done[rank] = Counter(page[LINE : LINE + 1])
@@ -50,7 +50,7 @@ class Shared(Exchange):
                 torch.frombuffer(memory, dtype=dtype, count=count * d, offset=PAGE + side * self._bytes(count)).view(count, d)
                 for side in range(depth)
             ]
-            self._rows.update({(first + i, side): sides[side][i] for i in range(count) for side in range(depth)})
+            self._rows.update({(v, side): sides[side][i] for i, v in enumerate(placement.hosted_by(rank)) for side in range(depth)})
             if rank == world.rank:
                 self._mine = sides
                 page[:] = memoryview(bytes(PAGE)).cast("q")

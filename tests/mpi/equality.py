@@ -1,7 +1,8 @@
 """Run under mpirun: train 8 vertices with every algorithm and write each vertex's parameters to the directory argv[1].
 
 With argv[2] = "network" the transport is neighbor, "staged" neighbor through host copies, "nodes" what auto picks where
-ranks of even and odd number do not share memory, else what auto picks.
+ranks of even and odd number do not share memory, else what auto picks. "scrambled" and "scrambled network": four ranks
+that host 4, 1, 2 and 1 vertices, hardly two of them next to each other, on such nodes or by transport neighbor.
 """
 
 import sys
@@ -12,12 +13,14 @@ import numpy as np
 import torch
 from synthetic import source
 
-from mpiconsensus import config, transport
+from mpiconsensus import config, placement, transport
 from mpiconsensus.runtime import World
 from mpiconsensus.training import Trainer
 from mpiconsensus.wiring import wire
 
 N = 8
+SCRAMBLED = [2, 0, 1, 0, 3, 0, 2, 0]
+OF_SCRAMBLED = ["digits atc", "digits delay", "digits gossip", "digits local-sgd", "digits allreduce"]
 UNEVEN = {"algorithm.period": [1, 2, 1, 3, 1, 2, 1, 1], "algorithm.train_every": [1, 1, 2, 1, 1, 2, 1, 1]}
 DIGITS = {"model.name": "digits-cnn", "training.max_steps": 50}
 RESNET = {"model.name": "resnet20", "training.max_steps": 20}
@@ -45,11 +48,13 @@ DIGITS_ONLY = {
 
 def main(out, how):
     world = World.start()
-    if how == "nodes":
+    if how in ("nodes", "scrambled"):
         world = World(world.comm, world.comm.Split(world.rank % 2))
     torch.set_num_threads(1)
     if how == "staged":
         transport.BY_NAME["neighbor"] = partial(transport.BY_NAME["neighbor"], staged=True)
+    if how.startswith("scrambled"):
+        placement.assign = lambda *of_graph: (np.array(SCRAMBLED), "scrambled")
     digits = source(N, each=20)
     images = source(N, (3, 32, 32), each=20, augment="crop-flip")
     jobs = [(f"digits {name}", {**DIGITS, **case}, digits) for name, case in {**CASES, **DIGITS_ONLY}.items()]
@@ -58,11 +63,16 @@ def main(out, how):
     if how == "auto":
         jobs += [(f"resnet {name}", {**RESNET, **case}, images) for name, case in CASES.items()]
     for name, case, data in jobs:
+        if how.startswith("scrambled") and name not in OF_SCRAMBLED:
+            continue
         values = {"topology.graph": f"circulant:{N},3", "training.batch_size": 4, "training.epochs": 40, "training.lr": 0.02, **case}
-        if how in ("network", "staged") and world.comm:
+        if how in ("network", "staged", "scrambled network") and world.comm:
             values["transport.name"] = "neighbor"
         job = config.Job({key: config.check(config.find(key), value) for key, value in values.items()})
         trainer = Trainer(job, world, wire(job.topology, world), data)
+        if how.startswith("scrambled"):
+            assert trainer.hosted == [v for v, rank in enumerate(SCRAMBLED) if rank == world.rank]
+            assert trainer.exchange.name == ("shared" if how == "scrambled" else "neighbor")
         while trainer.k < trainer.total_steps:
             trainer.step()
         for i, vertex in enumerate(trainer.hosted):
