@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from mpiconsensus.data import partition, shards, source
 from mpiconsensus.data.loader import Loader, split
 from mpiconsensus.data.manifest import Facts, file_name
+from mpiconsensus.data.shardfile import ShardFile
 from mpiconsensus.data.shards import Shard, open_shards, write_shards
 from mpiconsensus.data.source import open_source, open_test
 from mpiconsensus.errors import UserError
@@ -49,7 +50,7 @@ def write(out, facts=IMAGES, count=23, n=3, powers=None, data_seed=0):
 
 
 def job_data(**keys):
-    return SimpleNamespace(**({"dataset": "digits", "shards": "", "normalize": "published", "augment": "auto"} | keys))
+    return SimpleNamespace(**({"dataset": "digits", "shards": "", "partition": "iid", "normalize": "published", "augment": "auto"} | keys))
 
 
 def same(a, b):
@@ -371,15 +372,15 @@ def test_a_directory_without_a_manifest_is_no_set(tmp_path):
 
 @pytest.mark.parametrize("n_written", [0, 1, 3])
 def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch, n_written):
-    real, calls = shards._encode, []
+    real, calls = ShardFile.append, []
 
-    def encode(*args):
+    def append(*args):
         if len(calls) == n_written:
             raise KeyboardInterrupt
         calls.append(1)
         return real(*args)
 
-    monkeypatch.setattr(shards, "_encode", encode)
+    monkeypatch.setattr(ShardFile, "append", append)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "set")
     assert list(tmp_path.iterdir()) == []
