@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from mpiconsensus.data import shards
+from mpiconsensus.data.shardfile import ShardFile
 from mpiconsensus.data.shards import open_shards
 from mpiconsensus.data.source import open_source
 
@@ -117,7 +118,7 @@ def test_cifar10(tmp_path, inside):
     found = check(tmp_path / "out", train, test, 3)
     assert found.facts.class_names[0] == "airplane" and found.facts.class_names[9] == "truck"
     assert found.facts.augment == "crop-flip" and found.manifest["seed"] == 4
-    data = SimpleNamespace(dataset="", shards=str(tmp_path / "out"), normalize="published", augment="auto")
+    data = SimpleNamespace(dataset="", shards=str(tmp_path / "out"), partition="iid", normalize="published", augment="auto")
     one = open_source(data, 3, [], 1)
     assert np.array_equal(one.mean, np.float32([0.485, 0.456, 0.406])) and np.array_equal(
         one.std, np.float32([0.229, 0.224, 0.225])
@@ -383,14 +384,14 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_leaves_nothing(tmp_path, monkeypatch, number):
     fashion_raw(tmp_path / "raw")
-    real = shards._encode
+    real = ShardFile.append
 
-    def encode(shard, vertex, *rest):
-        if vertex == 1:
+    def append(file, x):
+        if file.path.name == "shard-0001.h5":
             os.kill(os.getpid(), number)
-        return real(shard, vertex, *rest)
+        return real(file, x)
 
-    monkeypatch.setattr(shards, "_encode", encode)
+    monkeypatch.setattr(ShardFile, "append", append)
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # A test run in the background ignores SIGINT, and its children would with it.
     interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -401,7 +402,7 @@ def test_a_signal_leaves_nothing(tmp_path, monkeypatch, number):
     assert signal.signal(signal.SIGTERM, before) is signal.SIG_DFL
 
 
-@pytest.mark.parametrize("script", ["cifar10", "cifar100", "fashion_mnist", "libsvm", "embedded"])
+@pytest.mark.parametrize("script", ["cifar10", "cifar100", "fashion_mnist", "mnist", "libsvm", "digits", "npz", "imagefolder", "embedded"])
 def test_the_scripts_run_from_any_folder(tmp_path, script):
     env = os.environ | {"PYTHONPATH": str(SCRIPTS.parent)}
     result = subprocess.run(
