@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpiconsensus.data import partition
@@ -85,6 +85,7 @@ def labelled(draw, classes=6, most=300):
     return labels, n, powers, draw(st.integers(0, 2**40))
 
 
+@settings(deadline=None, max_examples=60)
 @given(SPECS, labelled())
 def test_every_form_gives_every_sample_once_and_nobody_nothing(spec, case):
     labels, n, powers, seed = case

@@ -206,7 +206,7 @@ def _require_room(out, needed):
     free = shutil.disk_usage(out.parent).free
     if free < needed:
         raise UserError(
-            f"{out}: the shards take {needed / 1e9:.2f} GB, {out.parent} has {free / 1e9:.2f} GB free; nothing was left there. "
+            f"{out}: the shards take {needed / 1e6:.2f} MB, {out.parent} has {free / 1e6:.2f} MB free; nothing was left there. "
             f"Free space, or choose another OUT."
         )
 
