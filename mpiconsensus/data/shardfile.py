@@ -77,16 +77,20 @@ class ShardFile:
 
     HDF5 lays the file out in memory, without the samples: it cannot close a file that a full disk cut short, and
     samples need not be in memory together. x comes before everything that is known last, so that the sha256 of the
-    file grows with its samples. `facts` are final but for mean and std.
+    file grows with its samples. `facts` are final but for mean and std. `heads` is a dict that the files of a set share:
+    those of one length begin alike, and HDF5 takes milliseconds to lay out one.
     """
 
-    def __init__(self, path, vertex, of, count, facts, recipe):
+    def __init__(self, path, vertex, of, count, facts, recipe, heads):
         self.path, self._facts = Path(path), facts
         self._attributes = {"format": FORMAT, "version": VERSION, "dataset": facts.dataset, "split": split_of(vertex)}
         self._attributes |= {"vertex": vertex, "of": of, "partition": recipe["partition"], "seed": recipe["seed"]}
         self._layout = layout(count, facts)
         self._left = self._bytes_of_x()
-        self.size, self._head, _ = self._laid_out("0" * 64)
+        key = count, split_of(vertex)
+        if key not in heads:
+            heads[key] = self._laid_out("0" * 64)[:2]
+        self.size, self._head = heads[key]
         self._samples, self._file = hashlib.sha256(), hashlib.sha256(self._head)
         self.path.write_bytes(self._head)
 

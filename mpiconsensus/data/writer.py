@@ -63,8 +63,9 @@ def write_shards(out, recipe, facts, train, test, parts, force=False, progress=N
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with _aside(out) as temporary:
+            heads = {}
             files = {
-                vertex: ShardFile(temporary / file_name(vertex, n), vertex, n, len(own), facts, recipe)
+                vertex: ShardFile(temporary / file_name(vertex, n), vertex, n, len(own), facts, recipe, heads)
                 for vertex, own in rows.items()
             }
             _require_room(out, sum(file.size for file in files.values()))
