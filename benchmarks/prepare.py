@@ -51,26 +51,29 @@ def prepared(raw, out, shards):
 
 
 def timed(side, folder, fsync):
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     side(folder / "out")
     if fsync:
         synchronise(folder / "out")
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - used
 
 
 def compare(raw, shards, repeats, fsync):
     sides = {"read and write": lambda out: plain(raw, out), "cifar10.py": lambda out: prepared(raw, out, shards)}
     times = {name: [] for name in sides}
-    for repeat in range(repeats + 1):
+    for turn in range(repeats + 1):
         for name, side in sides.items():
             with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as folder:
                 seconds = timed(side, Path(folder), fsync)
-            if repeat:  # the first turn warms the cache
+            if turn:  # the first turn warms the cache
                 times[name].append(seconds)
-    for name, seconds in times.items():
-        print(f"{name:15} {statistics.median(seconds):6.3f} s ({min(seconds):.3f} to {max(seconds):.3f})")
-    ratios = [a / b for a, b in zip(times["cifar10.py"], times["read and write"], strict=True)]
-    print(f"ratio, median of {repeats}: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    for number, what in enumerate(("wall", "processor")):
+        for name, found in times.items():
+            seconds = [one[number] for one in found]
+            print(f"{what:10} {name:15} {statistics.median(seconds):6.3f} s ({min(seconds):.3f} to {max(seconds):.3f})")
+        pairs = zip(times["cifar10.py"], times["read and write"], strict=True)
+        ratios = [a[number] / b[number] for a, b in pairs]
+        print(f"{what:10} ratio, median of {repeats}: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 def large(samples, shards):
