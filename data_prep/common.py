@@ -235,11 +235,12 @@ class Progress:
 
     def __call__(self, done, total):
         now = time.monotonic()
-        if now - self.told < (0.5 if self.tty else 10):
+        ended = self.tty and done >= total
+        if now - self.told < (0.5 if self.tty else 10) and not ended:
             return
-        self.told, rate = now, done / (now - self.start)
+        self.told, rate = now, done / max(now - self.start, 1e-9)
         line = f"{done / total:4.0%}  {rate / self.scale:.0f} {self.unit}/s  {(total - done) / rate:.0f} s left"
-        click.echo(f"\r{line:40}" if self.tty else line, err=True, nl=not self.tty)
+        click.echo(f"\r{line:40}" if self.tty else line, err=True, nl=ended or not self.tty)
 
 
 def say(text):

@@ -51,6 +51,9 @@ def test_a_stream_becomes_the_shards_that_memory_does(tmp_path, facts):
     parts = partition.divide(57, 4, 2, [1, 2, 1, 5])
     write_shards(tmp_path / "memory", recipe(), facts, train, test, parts)
     write_shards(tmp_path / "stream", recipe(), facts, streamed(train, [5, 1, 20]), streamed(test, [4]), parts)
+    told = []
+    write_shards(tmp_path / "told", recipe(), facts, train, test, parts, progress=lambda *numbers: told.append(numbers))
+    assert told[-1] == (train.x.nbytes + test.x.nbytes,) * 2 and told == sorted(told)
     if facts is IMAGES:  # summed in whole numbers: the files are equal
         assert contents(tmp_path / "memory") == contents(tmp_path / "stream")
     one, two = (open_shards(tmp_path / name) for name in ("memory", "stream"))

@@ -43,8 +43,8 @@ class Moments:
         else:
             mean, variance = first, second / n
         mean, std = mean * scale, np.sqrt(variance) * scale
-        # Rounding in the mean of a constant feature must not become its deviation.
-        return mean, np.where(std > 1e-12 * np.abs(mean), std, 1.0)
+        # Of a constant feature the deviation is 0 exactly: sums of one float32 have room in float64.
+        return mean, np.where(std > 0, std, 1.0)
 
 
 def sums(x):

@@ -86,7 +86,7 @@ class ShardFile:
         self._attributes = {"format": FORMAT, "version": VERSION, "dataset": facts.dataset, "split": split_of(vertex)}
         self._attributes |= {"vertex": vertex, "of": of, "partition": recipe["partition"], "seed": recipe["seed"]}
         self._layout = layout(count, facts)
-        self._left = self._bytes_of_x()
+        self._left = self.bytes_of_x
         key = count, split_of(vertex)
         if key not in heads:
             heads[key] = self._laid_out("0" * 64)[:2]
@@ -115,7 +115,8 @@ class ShardFile:
         self._write(tail)
         return {"sha256": self._file.hexdigest(), "samples_sha256": digest}
 
-    def _bytes_of_x(self):
+    @property
+    def bytes_of_x(self):
         _, shape, dtype = self._layout[0]
         return math.prod(shape) * np.dtype(dtype).itemsize
 
@@ -140,7 +141,7 @@ class ShardFile:
                 places.append(file.create_dataset(name, shape, dtype, dcpl=_reserved()).id.get_offset())
             for name, value in attributes.items():
                 file.attrs[name] = value
-        start, end = places[0], places[0] + self._bytes_of_x()
+        start, end = places[0], places[0] + self.bytes_of_x
         for place, values in zip(places[1:], arrays):
             memory.parts[place] = np.ascontiguousarray(values).tobytes()
         return memory.size, memory.bytes(0, start), memory.bytes(end, memory.size) if arrays else b""

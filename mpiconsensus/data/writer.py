@@ -69,7 +69,7 @@ def write_shards(out, recipe, facts, train, test, parts, force=False, progress=N
                 for vertex, own in rows.items()
             }
             _require_room(out, sum(file.size for file in files.values()))
-            told = _Told(progress, sum(file.size for file in files.values()))
+            told = _Told(progress, sum(file.bytes_of_x for file in files.values()))
             mean, std = _fill(out, train, facts, {v: (files[v], rows[v]) for v in range(n)}, told)
             _fill(out, test, facts, {-1: (files[-1], rows[-1])}, told)
             facts = facts._replace(mean=mean, std=std)
