@@ -1,7 +1,6 @@
 """Divide CIFAR-10, binary version, into HDF5 shards."""
 
-from pathlib import Path
-
+import cifar
 import click
 import common
 import numpy as np
@@ -16,27 +15,25 @@ FACTS = Facts(
     dataset="cifar10",
     class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     prepared_by="data_prep/cifar10.py",
-    **common.CIFAR,
+    **cifar.FACTS,
 )
 
 
 @click.command()
-@click.argument("raw", type=click.Path(path_type=Path))
 @common.arguments
 @common.reports_errors
-def main(raw, out, shards, seed, powers):
+def main(raw, plan):
     """Divide CIFAR-10 into HDF5 shards at OUT.
 
-    RAW is the folder cifar-10-batches-bin (the binary version: data_batch_1.bin to data_batch_5.bin and
-    test_batch.bin), or the folder that holds it.
+    RAW is the archive cifar-10-binary.tar.gz, the folder cifar-10-batches-bin (data_batch_1.bin to
+    data_batch_5.bin and test_batch.bin), or a folder that holds one of them. Columns: label, batch.
     """
-    folder = common.folder_of_raw(raw, "cifar-10-batches-bin")
-    contents = {folder / name: common.read_raw(folder / name) for name in [*TRAIN, TEST]}
-    common.prepare(out, contents, FACTS, read, shards, seed, powers)
+    contents = cifar.raw_files(raw, "cifar-10-batches-bin", "cifar-10-batches-py", [*TRAIN, TEST])
+    common.prepare(plan, common.digests(contents), FACTS, lambda: read(contents))
 
 
-def read(contents, facts):
-    """Return (train, test, facts) of the files' contents, path -> bytes."""
+def read(contents):
+    """Return the Found of the files' contents, path -> bytes."""
     lengths = {path: len(content) for path, content in contents.items() if path.name in TRAIN}
     for path, length in lengths.items():
         if length != max(lengths.values()):
@@ -44,10 +41,12 @@ def read(contents, facts):
                 f"{path} has {length} bytes, another training batch {max(lengths.values())}: "
                 f"it is truncated; download it again."
             )
-    pieces = {path.name: common.records(path, content, 1, facts.classes, RECORDS) for path, content in contents.items()}
+    pieces = {path.name: cifar.records(path, content, 1, FACTS.classes, RECORDS) for path, content in contents.items()}
     label, pixels = (np.concatenate(arrays) for arrays in zip(*(pieces[name] for name in TRAIN)))
     test_label, test_pixels = pieces[TEST]
-    return common.samples(pixels, label), common.samples(test_pixels, test_label), facts
+    train = common.samples(pixels, label[:, 0])
+    batch = np.repeat(np.arange(1, len(TRAIN) + 1), len(label) // len(TRAIN))
+    return common.Found(train, common.samples(test_pixels, test_label[:, 0]), FACTS, {"batch": batch})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Divide CIFAR-100, binary version, fine labels, into HDF5 shards."""
 
-from pathlib import Path
-
+import cifar
 import click
 import common
 
@@ -14,38 +13,36 @@ FACTS = Facts(
     dataset="cifar100",
     class_names=tuple(str(number) for number in range(100)),
     prepared_by="data_prep/cifar100.py",
-    **common.CIFAR,
+    **cifar.FACTS,
 )
 
 
 @click.command()
-@click.argument("raw", type=click.Path(path_type=Path))
 @common.arguments
 @common.reports_errors
-def main(raw, out, shards, seed, powers):
+def main(raw, plan):
     """Divide CIFAR-100 into HDF5 shards at OUT, labelled with the 100 fine classes.
 
-    RAW is the folder cifar-100-binary (train.bin, test.bin, and fine_label_names.txt where it is there), or
-    the folder that holds it.
+    RAW is the archive cifar-100-binary.tar.gz, the folder cifar-100-binary (train.bin, test.bin, and
+    fine_label_names.txt where it is there), or a folder that holds one of them. Columns: label, coarse (one of 20
+    superclasses).
     """
-    folder = common.folder_of_raw(raw, "cifar-100-binary")
-    contents = {folder / name: common.read_raw(folder / name) for name in RECORDS}
-    if (folder / NAMES).exists():
-        contents[folder / NAMES] = common.read_raw(folder / NAMES)
-    common.prepare(out, contents, FACTS, read, shards, seed, powers)
+    contents = cifar.raw_files(raw, "cifar-100-binary", "cifar-100-python", list(RECORDS), [NAMES])
+    common.prepare(plan, common.digests(contents), FACTS, lambda: read(contents))
 
 
-def read(contents, facts):
-    """Return (train, test, facts) of the files' contents, path -> bytes."""
-    found = {}
+def read(contents):
+    """Return the Found of the files' contents, path -> bytes."""
+    found, facts, columns = {}, FACTS, {}
     for path, content in contents.items():
         if path.name == NAMES:
             facts = facts._replace(class_names=_names(path, content))
         else:
             # A record begins with the coarse label, then the fine one.
-            label, pixels = common.records(path, content, 2, facts.classes, RECORDS[path.name])
-            found[path.name] = common.samples(pixels, label)
-    return found["train.bin"], found["test.bin"], facts
+            labels, pixels = cifar.records(path, content, 2, facts.classes, RECORDS[path.name])
+            found[path.name] = common.samples(pixels, labels[:, 1])
+            columns[path.name] = labels[:, 0]
+    return common.Found(found["train.bin"], found["test.bin"], facts, {"coarse": columns["train.bin"]})
 
 
 def _names(path, content):

@@ -1,12 +1,16 @@
-"""What the data preparation scripts share: arguments, checks of raw files, the run from raw files to shards."""
+"""What the data preparation scripts share: arguments, raw files and their checks, the run from raw files to shards."""
 
 import functools
 import gzip
 import hashlib
 import signal
 import sys
+import tarfile
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import numpy as np
@@ -14,46 +18,96 @@ import numpy as np
 from mpiconsensus.data import partition
 from mpiconsensus.data.shards import Shard, already_written, write_shards
 from mpiconsensus.errors import UserError
+from mpiconsensus.limits import usable_cores
 
-# What CIFAR-10 and CIFAR-100 have in common, as keywords of Facts.
-CIFAR = {
-    "shape": (3, 32, 32),
-    "scale": 1 / 255,
-    "augment": "crop-flip",
-    "licence": "none stated by the publisher; research use, cite the report",
-    "citation": "A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, University of Toronto, 2009",
-    "published_mean": (0.485, 0.456, 0.406),
-    "published_std": (0.229, 0.224, 0.225),
-}
+
+class Plan(NamedTuple):
+    """The arguments of every script but RAW."""
+
+    out: Path
+    shards: int
+    seed: int
+    powers: list | None
+    partition: str
+    owners: Path | None
+    force: bool
+
+
+class Found(NamedTuple):
+    """What a script reads: train and test are Shards or Streams; columns: name -> an id of each training sample."""
+
+    train: object
+    test: object
+    facts: object
+    columns: dict | None = None
 
 
 def arguments(function):
-    """Add the arguments of every script, OUT --shards --seed --powers, to a click command."""
+    """Add RAW OUT --shards --partition --owners --powers --seed --force to a click command; it gets `raw` and a `plan`."""
+
+    @functools.wraps(function)
+    def wrapped(raw, **given):
+        plan = Plan(**{name: given.pop(name) for name in Plan._fields})
+        return function(raw=raw, plan=plan, **given)
+
+    forms = "; ".join(f"{form.example}: {form.meaning}" for name, form in partition.FORMS.items() if name != "owners")
     options = [
+        click.argument("raw", type=click.Path(path_type=Path)),
         click.argument("out", type=click.Path(path_type=Path)),
+        click.option("--shards", type=click.IntRange(min=1), required=True, help="Number of shards: the vertices of the graph."),
+        click.option("--partition", default="iid", show_default=True, metavar="FORM", help=f"Who gets which sample. {forms}."),
         click.option(
-            "--shards", type=click.IntRange(min=1), required=True, help="Number of shards: the vertices of the graph."
+            "--owners",
+            type=click.Path(path_type=Path),
+            help="File of one id a training sample, .npy or text, a line each: an owner's samples stay together.",
+        ),
+        click.option(
+            "--powers", default=None, callback=_powers, metavar="1,2,...", help="One positive number a shard; sizes are in proportion."
         ),
         click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of the division."),
-        click.option(
-            "--powers",
-            default=None,
-            callback=_powers,
-            metavar="1,2,...",
-            help="One positive number a shard; sizes are in proportion.",
-        ),
+        click.option("--force", is_flag=True, help="Replace another set of shards at OUT, once this one is complete."),
     ]
     for option in reversed(options):
-        function = option(function)
-    return function
+        wrapped = option(wrapped)
+    return wrapped
 
 
-def folder_of_raw(raw, name):
-    """Return the publishers' folder `name`: RAW itself, or the folder of that name in RAW."""
+def raw_files(raw, folder, names, archive=None, optional=()):
+    """Return {path: bytes} of the publishers' files `names`, and of those of `optional` that are there.
+
+    RAW is their folder, one that holds it or the archive (a tar file), or the archive. A name NAME.gz may be unpacked.
+    """
     raw = Path(raw)
+    if raw.is_file():
+        return _members(raw, names, optional)
     if not raw.is_dir():
-        raise UserError(f"{raw} is not a folder; RAW is the folder {name}, or the one that holds it.")
-    return raw / name if (raw / name).is_dir() else raw
+        raise UserError(f"{raw} is not there; RAW is the folder {folder}, or the one that holds it{f', or {archive}' if archive else ''}.")
+    inside = raw / folder if (raw / folder).is_dir() else raw
+    if archive and not (inside / names[0]).exists() and (raw / archive).is_file():
+        return _members(raw / archive, names, optional)
+    paths = [inside / name for name in names] + [inside / name for name in optional if (inside / name).exists()]
+    paths = [path.with_suffix("") if path.suffix == ".gz" and not path.exists() and path.with_suffix("").exists() else path for path in paths]
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        return dict(zip(paths, pool.map(read_raw, paths)))
+
+
+def _members(archive, names, optional):
+    if not tarfile.is_tarfile(archive):
+        read_raw(archive)
+        raise UserError(f"{archive} is not a tar archive; RAW is the publishers' archive, complete, or the folder in it.")
+    contents = {}
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                name = Path(member.name).name
+                if member.isfile() and name in (*names, *optional):
+                    contents[archive / name] = tar.extractfile(member).read()
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise UserError(f"{archive} is not a complete archive ({error}); download it again.") from None
+    for name in names:
+        if archive / name not in contents:
+            raise UserError(f"{archive} holds no {name}; RAW is the publishers' archive with all its files.")
+    return contents
 
 
 def read_raw(path):
@@ -64,11 +118,16 @@ def read_raw(path):
         raise UserError(f"{path} is missing; RAW is the publishers' folder with all its files.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from None
-    if not content:
-        raise UserError(f"{path} is empty; download it again.")
-    if content[:512].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise UserError(f"{path} is a web page, not data; download it again, and look at it in a browser to see why.")
+    check_head(path, content[:512])
     return content
+
+
+def check_head(path, head):
+    """Raise UserError where the first bytes of a file say that it is empty or a web page."""
+    if not head:
+        raise UserError(f"{path} is empty; download it again.")
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise UserError(f"{path} is a web page, not data; download it again, and look at it in a browser to see why.")
 
 
 def unzip(path, content):
@@ -79,29 +138,11 @@ def unzip(path, content):
         raise UserError(f"{path} is not a complete gzip file ({error}); download it again.") from None
 
 
-def records(path, content, label_bytes, classes, published):
-    """Return (label, pixels) of a file of CIFAR records; label uint8 (N,), pixels uint8 (N, 3, 32, 32), a view.
-
-    A record is `label_bytes` labels, of which the last counts, and 3072 pixels. Raise UserError for a file
-    that is not whole records with labels below `classes`; say so where there are not `published` of them.
-    """
-    size = label_bytes + 3072
-    if len(content) % size:
-        raise UserError(
-            f"{path} has {len(content)} bytes, not a multiple of the {size} of a record: "
-            f"it is truncated or altered; download it again."
-        )
-    table = np.frombuffer(content, np.uint8).reshape(-1, size)
-    label = table[:, label_bytes - 1]
-    if label.max() >= classes:
-        row = int(np.argmax(label >= classes))
-        raise UserError(
-            f"{path}: record {row} has label {label[row]}, labels are 0 to {classes - 1}: "
-            f"it is altered; download it again."
-        )
-    if len(table) != published:
-        say(f"note: {path} holds {len(table)} records, the published file {published}.")
-    return label, table[:, label_bytes:].reshape(-1, 3, 32, 32)
+def digests(contents):
+    """Return {file name: sha256} of {path: bytes}, hashed side by side."""
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        found = pool.map(lambda content: hashlib.sha256(content).hexdigest(), contents.values())
+        return dict(zip((Path(path).name for path in contents), found))
 
 
 def samples(x, y):
@@ -109,30 +150,97 @@ def samples(x, y):
     return Shard(x, y.astype(np.int64), np.arange(len(y), dtype=np.int64))
 
 
-def prepare(out, contents, facts, read, shards, seed, powers, **options):
-    """Divide a data set into `shards` shards at `out`; return at once where that is done already.
+def split_off(count, fraction, seed):
+    """Return (kept, held) rows: `fraction` of `count` samples held out as test samples, at least one of each."""
+    if count < 2:
+        raise UserError(f"{count} sample cannot be both training and test sample; give more data.")
+    return partition.hold_out(count, min(max(1, round(fraction * count)), count - 1), seed)
 
-    `contents` maps the path of a raw file to its bytes; `read(contents)` returns the train and test Shards and
-    the facts that it has found out, or None for `facts`. `options` are further choices that made the set.
+
+def prepare(plan, sources, facts, read, **options):
+    """Divide a data set into shards; return at once where that is done already.
+
+    `sources` maps the name of a raw file to its sha256; `read()` returns a Found, with the facts that it has found out.
+    `options` are further choices that made the set.
     """
-    powers = partition.check_powers(powers, shards)
-    sources = {Path(path).name: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
-    recipe = {"partition": "iid", "seed": seed, "powers": powers, "sources": sources, "options": options}
-    if already_written(out, recipe, facts, shards):
-        click.echo(f"{out} holds these {shards} shards of {facts.dataset} already; every file is as it was written.")
+    spec = plan.partition
+    if plan.owners is not None:
+        if spec not in ("iid", "owners"):
+            raise UserError(f"--owners and --partition {spec} exclude one another; give one of them.")
+        spec = "owners"
+        content = read_raw(plan.owners)
+        options["owners"] = hashlib.sha256(content).hexdigest()
+    elif spec == "owners":
+        raise UserError("--partition owners needs a file of owners: --owners FILE, one id a training sample.")
+    name, column = partition.parse(spec)
+    powers = partition.check_powers(plan.powers, plan.shards)
+    recipe = {"partition": spec, "seed": plan.seed, "powers": powers, "sources": sources, "options": options}
+    if already_written(plan.out, recipe, facts, plan.shards, plan.force):
+        click.echo(f"{plan.out} holds these {plan.shards} shards of {facts.dataset} already; every file is as it was written.")
         return
     say(f"reading {', '.join(sources)}")
-    train, test, facts = read(contents, facts)
-    parts = partition.divide(len(train.y), shards, seed, powers)
-    say(f"writing {shards} shards to {out}")
-    manifest = write_shards(out, recipe, facts, train, test, parts)
+    train, test, facts, columns = read()
+    note_empty(train.y, facts)
+    ids = None
+    if name == "owners":
+        ids = owner_ids(plan.owners, content, len(train.y))
+    elif name == "by":
+        columns = {"label": train.y} | (columns or {})
+        if column not in columns:
+            raise UserError(f"partition {spec!r}: {facts.dataset} has no column {column!r}; it has {', '.join(list(columns)[:10])}{', ...' * (len(columns) > 10)}.")
+        ids = columns[column]
+    parts = partition.assign(spec, train.y, plan.shards, plan.seed, powers, ids)
+    say(f"writing {plan.shards} shards to {plan.out}")
+    manifest = write_shards(plan.out, recipe, facts, train, test, parts, plan.force, Progress())
     smallest, largest = min(manifest["sizes"]), max(manifest["sizes"])
     each = f"{smallest}" if smallest == largest else f"{smallest} to {largest}"
     click.echo(
-        f"{facts.dataset}: {len(train.y)} training samples in {shards} shards of {each}, {len(test.y)} test samples, "
-        f"{facts.classes} classes, shape {'x'.join(map(str, facts.shape))}; in {out}"
+        f"{facts.dataset}: {len(train.y)} training samples in {plan.shards} shards of {each}, {len(test.y)} test samples, "
+        f"{facts.classes} classes, shape {'x'.join(map(str, facts.shape))}; in {plan.out}"
     )
-    click.echo(f"train on them: mpirun -n {shards} mpiconsensus train --set data.shards={out}")
+    click.echo(f"partition {spec}: label skew {np.mean(manifest['skew']):.3f} (mean), {max(manifest['skew']):.3f} (largest)")
+    click.echo(f"train on them: mpirun -n {plan.shards} mpiconsensus train --set data.shards={plan.out}")
+
+
+def note_empty(labels, facts):
+    """Say which classes have no training sample."""
+    missing = np.flatnonzero(np.bincount(labels, minlength=facts.classes) == 0)
+    if len(missing):
+        names = ", ".join(facts.class_names[label] for label in missing[:5]) + (", ..." if len(missing) > 5 else "")
+        say(f"note: {len(missing)} of {facts.classes} classes have no training sample ({names}).")
+
+
+def owner_ids(path, content, count):
+    """Return one id a sample from the bytes of an .npy file of numbers or text, or of a text with a line each."""
+    if Path(path).suffix == ".npy":
+        try:
+            ids = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"{path} is not an .npy file of numbers or text ({error}); save one with numpy.save.") from None
+    else:
+        ids = np.array(content.decode("utf-8", errors="replace").splitlines())
+    if ids.shape != (count,):
+        raise UserError(f"{path} holds ids {ids.shape}, there are {count} training samples; give one id each, in their order.")
+    if ids.dtype.kind == "f" and not np.isfinite(ids).all():
+        raise UserError(f"{path}: the id of sample {int(np.argmin(np.isfinite(ids)))} is not a number; give every sample an owner.")
+    return ids
+
+
+class Progress:
+    """Share done, rate and time left on standard error: in place on a terminal, else a line every ten seconds."""
+
+    def __init__(self, unit="MB", scale=1e6):
+        self.unit, self.scale, self.tty = unit, scale, sys.stderr.isatty()
+        self.start = self.told = time.monotonic()
+
+    def __call__(self, done, total):
+        now = time.monotonic()
+        ended = self.tty and done >= total
+        if now - self.told < (0.5 if self.tty else 10) and not ended:
+            return
+        self.told, rate = now, done / max(now - self.start, 1e-9)
+        line = f"{done / total:4.0%}  {rate / self.scale:.0f} {self.unit}/s  {(total - done) / rate:.0f} s left"
+        click.echo(f"\r{line:40}" if self.tty else line, err=True, nl=ended or not self.tty)
 
 
 def say(text):

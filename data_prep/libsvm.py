@@ -7,14 +7,12 @@ import common
 import numpy as np
 
 from mpiconsensus.data.manifest import Facts
-from mpiconsensus.data.partition import hold_out
 from mpiconsensus.errors import UserError
 
 LARGEST = float(np.finfo(np.float32).max)
 
 
 @click.command()
-@click.argument("raw", type=click.Path(path_type=Path))
 @common.arguments
 @click.option("--test", type=click.Path(path_type=Path), help="LIBSVM file of the test samples; else they are drawn.")
 @click.option(
@@ -23,11 +21,12 @@ LARGEST = float(np.finfo(np.float32).max)
     help="Share of RAW drawn as test samples; 0.2 where --test is not given either.",
 )
 @common.reports_errors
-def main(raw, out, shards, seed, powers, test, test_fraction):
+def main(raw, plan, test, test_fraction):
     """Divide the LIBSVM text file RAW into HDF5 shards at OUT.
 
-    A line is `label index:value index:value ...`, indices ascend from 1, absent values are 0. Labels become
-    classes 0, 1, ... in ascending order. The name of the data set is the file's.
+    A line is `label index:value index:value ...`, indices ascend from 1, absent values are 0; or, in all lines,
+    `label value value ...`. Any two or more labels become classes 0, 1, ... in ascending order. The name of the data
+    set is the file's. Columns: label, and the features from 1.
     """
     if test is not None and test_fraction is not None:
         raise UserError("--test and --test-fraction exclude one another; give one of them.")
@@ -42,15 +41,15 @@ def main(raw, out, shards, seed, powers, test, test_fraction):
     facts = Facts(raw.stem, (), (), 1.0, "none", "that of the source", "that of the source", "data_prep/libsvm.py")
     options = {"test": test.name} if test is not None else {"test_fraction": test_fraction}
 
-    def read(contents, facts):
+    def read():
         tables = [parse(path, content) for path, content in contents.items()]
-        return divide_test(tables, paths, facts, test_fraction, seed)
+        return divide_test(tables, paths, facts, test_fraction, plan.seed)
 
-    common.prepare(out, contents, facts, read, shards, seed, powers, **options)
+    common.prepare(plan, common.digests(contents), facts, read, **options)
 
 
 def divide_test(tables, paths, facts, fraction, seed):
-    """Return (train, test, facts) of one parsed file, or of two, of which the second is the test set."""
+    """Return the Found of one parsed file, or of two, of which the second is the test set."""
     values = np.unique(tables[0][0])
     if len(values) < 2:
         raise UserError(f"{paths[0]} holds the one label {values[0]:g}; two or more are needed.")
@@ -67,29 +66,37 @@ def divide_test(tables, paths, facts, fraction, seed):
         x = np.zeros((len(labels), features), np.float32)
         x[rows, columns] = entries
         shards.append(common.samples(x, np.searchsorted(values, labels)))
-    if len(shards) == 2:
-        return *shards, facts
-    count = len(shards[0].y)
-    kept, held = hold_out(count, min(max(1, round(fraction * count)), count - 1), seed)
-    return shards[0].take(kept), shards[0].take(held), facts
+    if len(shards) == 1:
+        kept, held = common.split_off(len(shards[0].y), fraction, seed)
+        shards = [shards[0].take(kept), shards[0].take(held)]
+    columns = {str(index): values for index, values in enumerate(shards[0].x.T, start=1)}
+    return common.Found(*shards, facts, columns)
 
 
 def parse(path, content):
-    """Return (labels (N,), rows, columns, values) of a LIBSVM text: float64, int64, int64, float32; columns from 0.
+    """Return (labels (N,), rows, columns, values) of a text: float64, int64, int64, float32; columns from 0.
 
     Empty lines are skipped. Raise UserError that names the line for anything else.
     """
     if content[:2] == b"\x1f\x8b" or content[:3] == b"BZh" or content[:6] == b"\xfd7zXZ\0":
         raise UserError(f"{path} is compressed; unpack it first (gunzip, bunzip2 or unxz).")
     labels, rows, columns, values = [], [], [], []
+    dense, width = None, 0
     for number, line in enumerate(content.split(b"\n"), start=1):
         words = line.split()
         if not words:
             continue
+        if dense is None:
+            dense = b":" not in line and len(line.replace(b",", b" ").split()) > 1
         try:
             if b"_" in line:
                 # Python would read 1_0 as 10.
                 raise ValueError("'_' stands in no number")
+            if dense:
+                words = line.replace(b",", b" ").split()
+                if len(words) != (width := width or len(words)):
+                    raise ValueError(f"{len(words) - 1} values, {width - 1} in the first line")
+                words[1:] = [b"%d:%b" % item for item in enumerate(words[1:], start=1)]
             labels.append(_finite(words[0]))
             before = 0
             for word in words[1:]:
@@ -102,7 +109,8 @@ def parse(path, content):
                 columns.append(index - 1)
                 values.append(_finite(value))
         except ValueError as error:
-            raise UserError(f"{path}, line {number}: {error}; a line is `label index:value index:value ...`.") from None
+            form = "label value value ..." if dense else "label index:value index:value ..."
+            raise UserError(f"{path}, line {number}: {error}; a line is `{form}`.") from None
     if not labels:
         raise UserError(f"{path} holds no line; download it again.")
     return np.array(labels), np.array(rows, np.int64), np.array(columns, np.int64), np.array(values, np.float32)

@@ -91,6 +91,9 @@ and description as attributes.
 | `/graph` | attributes `n`, `lambda2_modulus`, `spectral_gap`, `spec`, `weights` |
 | `/graph/edges` | (edges, 2), pairs of vertices |
 | `/graph/W` | (n, n) mixing matrix, row = receiver; past {runlog.DENSE} vertices `/graph/W_triplets/rows`, `columns`, `weights` |
+| `/data` | attribute `partition` |
+| `/data/labels` | (n, classes) {runlog.LABELS}; absent where old shards do not say |
+| `/data/skew` | (n,) {runlog.SKEW} |
 | `/vertices` | (n,) vertices of the columns, in order |
 | `/rank_of_vertex` | (n,) rank that hosted the vertex |
 """

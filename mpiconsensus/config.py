@@ -33,6 +33,7 @@ KEYS = [
     Key("placement.map", "str", "block", "which rank hosts which vertex; block: contiguous runs; cartesian: tiles of a torus or grid; partition: few edges between nodes, then between ranks, by METIS (needs pymetis); auto: cartesian or partition where fewer edges cross than with block. The numbers are the same", ("block", "cartesian", "partition", "auto")),
     Key("data.dataset", "str", "digits", "embedded data, used where data.shards is empty", ("digits", "mushrooms")),
     Key("data.shards", "str", "", "directory of HDF5 shards, one a vertex (made by data_prep/)"),
+    Key("data.partition", "str", "iid", "division of the embedded data over vertices: iid; dirichlet:0.3 (each class by proportions from Dirichlet(0.3)); labels:2 (2 classes a vertex); sorted by class; by:label (a class stays together); shards are divided when they are made"),
     Key("data.normalize", "str", "published", "published: the data set's published mean and deviation, computed where it has none; computed: from the training data; none", ("published", "computed", "none")),
     Key("data.augment", "str", "auto", "crop: 4 pixels of padding; flip: horizontal; auto: crop-flip for CIFAR, else none", ("auto", "none", "crop", "flip", "crop-flip")),
     Key("model.name", "str", "auto", "a model of `mpiconsensus models`, any torchvision classification model, or package:builder; auto: by the data"),

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from mpiconsensus import __version__, evaluation, mixing, modelfiles, report
+from mpiconsensus.data.partition import skew
 from mpiconsensus.errors import TrainingError
 from mpiconsensus.progress import Progress
 from mpiconsensus.record import Record
@@ -71,7 +72,7 @@ class Session:
         self.progress = Progress(directory) if rank == 0 else None
         if rank == 0:
             facts = self._facts(threads)
-            self.log.describe(self.job.to_toml(), facts, _graph(trainer.wiring))
+            self.log.describe(self.job.to_toml(), facts, _graph(trainer.wiring), _data(trainer.source))
             self.progress.header(facts, trainer.wiring, self.plan, trainer)
         self.best, self.record, self.wire_before = None, None, 0
 
@@ -259,6 +260,11 @@ def _graph(wiring):
         n=wiring.n, edges=wiring.edges, W=w, lambda2_modulus=wiring.second_modulus, spectral_gap=1.0 - wiring.second_modulus,
         spec=wiring.spec, weights=wiring.weights,
     )  # fmt: skip
+
+
+def _data(source):
+    counted = source.labels is not None
+    return dict(partition=source.partition, labels=source.labels, skew=skew(source.labels) if counted else None)
 
 
 def _mpi_library(world):

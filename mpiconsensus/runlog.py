@@ -22,6 +22,8 @@ from mpiconsensus.errors import TrainingError, UserError
 
 FORMAT, VERSION = "mpiconsensus log", 1
 ROOM = {"steps": 1024, "epochs": 64, "network": 64, "closing": 1}
+LABELS = "training samples of each class at a vertex"
+SKEW = "total variation distance between a vertex's distribution of labels and that of all samples: 0 alike, below 1 apart"
 DENSE = 4096  # vertices up to which W is stored dense (compressed)
 
 
@@ -109,14 +111,15 @@ class RankLog:
             raise UserError(f"log {str(self.path)!r} is there already; give the run another directory (log.name).")
         self._build(dict(ROOM))
 
-    def describe(self, config_toml, facts, graph):
-        """Store the resolved job, the facts of the run and the graph; rank 0, before the first step.
+    def describe(self, config_toml, facts, graph, data=None):
+        """Store the resolved job, the facts of the run, the graph and the division of the data; rank 0, before the first step.
 
         `facts` is a dict that JSON can hold: versions, hosts, git, command, mpi, ranks, threads, started, model,
         parameters, data, algorithm. `graph` holds n, edges (E, 2), W (n, n) or None with triplets (rows, columns,
-        weights), lambda2_modulus, spectral_gap, spec and weights (name).
+        weights), lambda2_modulus, spectral_gap, spec and weights (name). `data` holds partition (its spec), labels
+        (n, classes) and skew (n,), both None where the shards do not say.
         """
-        self._description = (config_toml, json.dumps(facts), graph)
+        self._description = (config_toml, json.dumps(facts), graph, data)
         self._build(self._room)
 
     def steps(self, **values):
@@ -283,9 +286,15 @@ def _reserve(file, name, shape, dtype, unit, meaning):
     return dataset.id.get_offset()
 
 
-def _describe(file, config_toml, facts, graph):
+def _describe(file, config_toml, facts, graph, data):
     store(file, "config/toml", config_toml, "text (TOML)", "the resolved job")
     store(file, "config/facts", facts, "text (JSON)", "versions, hosts, command and figures of the run")
+    if data:
+        division = file.create_group("data")
+        division.attrs["partition"] = data["partition"]
+        if data["labels"] is not None:
+            store(division, "labels", np.asarray(data["labels"], "<i8"), "1", LABELS, compression="gzip")
+            store(division, "skew", np.asarray(data["skew"], "<f8"), "1", SKEW)
     group = file.create_group("graph")
     group.attrs.update({k: graph[k] for k in ("n", "lambda2_modulus", "spectral_gap", "spec", "weights")})
     store(group, "edges", np.asarray(graph["edges"], "<i8").reshape(-1, 2), "1", "pairs of vertices")

@@ -54,8 +54,9 @@ def _merge(paths, out):
                 f"{where!r} lacks rank 0's file with the description of the run: the run ended "
                 "before it began, or log/rank-0000.h5 was moved; put it back."
             )
-        for name in ("config", "graph"):
-            first.copy(name, out)
+        for name in ("config", "graph", "data"):
+            if name in first:  # logs of earlier versions have no /data
+                first.copy(name, out)
         n = int(first["graph"].attrs["n"])
     try:
         _merge_rows(paths, n, out, where)
@@ -131,7 +132,7 @@ def _open(path):
 class Run:
     """Read access to one run: a run directory or a run.h5; log/ is assembled where run.h5 is missing or stale.
 
-    Attributes: `config` (dict), `facts` (dict), `graph` (dict), `vertices` (n,), `rank_of_vertex` (n,),
+    Attributes: `config` (dict), `facts` (dict), `graph` (dict), `data` (dict), `vertices` (n,), `rank_of_vertex` (n,),
     `closing` (dict, empty without a closing evaluation), `complete` (bool), `path`.
     """
 
@@ -148,6 +149,8 @@ class Run:
         self.graph["W"] = file["graph/W"][:] if "W" in file["graph"] else None
         if "W_triplets" in file["graph"]:
             self.graph["triplets"] = tuple(file[f"graph/W_triplets/{k}"][:] for k in ("rows", "columns", "weights"))
+        data = file.get("data")
+        self.data = {} if data is None else {**data.attrs, **{k: data[k][:] for k in data}}
         self.closing = {k: _plain(v[()]) for k, v in file.get("closing", {}).items()}
 
     def steps(self, name):

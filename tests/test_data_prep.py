@@ -10,12 +10,11 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mpiconsensus.data import shards
+from mpiconsensus.data.shardfile import ShardFile
 from mpiconsensus.data.shards import open_shards
 from mpiconsensus.data.source import open_source
 
@@ -24,7 +23,6 @@ sys.path.insert(0, str(SCRIPTS))
 
 import cifar10
 import cifar100
-import embedded
 import fashion_mnist
 import libsvm
 
@@ -117,7 +115,7 @@ def test_cifar10(tmp_path, inside):
     found = check(tmp_path / "out", train, test, 3)
     assert found.facts.class_names[0] == "airplane" and found.facts.class_names[9] == "truck"
     assert found.facts.augment == "crop-flip" and found.manifest["seed"] == 4
-    data = SimpleNamespace(dataset="", shards=str(tmp_path / "out"), normalize="published", augment="auto")
+    data = SimpleNamespace(dataset="", shards=str(tmp_path / "out"), partition="iid", normalize="published", augment="auto")
     one = open_source(data, 3, [], 1)
     assert np.array_equal(one.mean, np.float32([0.485, 0.456, 0.406])) and np.array_equal(
         one.std, np.float32([0.229, 0.224, 0.225])
@@ -383,14 +381,14 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_leaves_nothing(tmp_path, monkeypatch, number):
     fashion_raw(tmp_path / "raw")
-    real = shards._encode
+    real = ShardFile.append
 
-    def encode(shard, vertex, *rest):
-        if vertex == 1:
+    def append(file, x):
+        if file.path.name == "shard-0001.h5":
             os.kill(os.getpid(), number)
-        return real(shard, vertex, *rest)
+        return real(file, x)
 
-    monkeypatch.setattr(shards, "_encode", encode)
+    monkeypatch.setattr(ShardFile, "append", append)
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # A test run in the background ignores SIGINT, and its children would with it.
     interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -401,7 +399,7 @@ def test_a_signal_leaves_nothing(tmp_path, monkeypatch, number):
     assert signal.signal(signal.SIGTERM, before) is signal.SIG_DFL
 
 
-@pytest.mark.parametrize("script", ["cifar10", "cifar100", "fashion_mnist", "libsvm", "embedded"])
+@pytest.mark.parametrize("script", ["cifar10", "cifar100", "fashion_mnist", "mnist", "libsvm", "digits", "npz", "imagefolder", "embedded"])
 def test_the_scripts_run_from_any_folder(tmp_path, script):
     env = os.environ | {"PYTHONPATH": str(SCRIPTS.parent)}
     result = subprocess.run(
@@ -421,44 +419,6 @@ def test_the_command_line_ends_with_exit_code_2_and_one_line(tmp_path):
     result = subprocess.run(args, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert result.returncode == 2 and result.stdout == ""
     assert result.stderr.startswith("error: absent is missing") and result.stderr.count("\n") == 1
-
-
-def test_the_embedded_files_are_what_their_script_makes(tmp_path):
-    """Write the raw files from the embedded ones, and make these again."""
-    there = Path(shards.__file__).parent / "embedded"
-    tables = {}
-    for name in ("digits", "mushrooms"):
-        with h5py.File(there / f"{name}.h5") as file:
-            arrays = {
-                key: np.concatenate([file[f"train/{key}"][()], file[f"test/{key}"][()]]) for key in ("x", "y", "id")
-            }
-            assert {"source", "citation", "licence"} <= set(file.attrs)
-        order = np.argsort(arrays["id"])
-        tables[name] = arrays["x"][order].reshape(len(order), -1), arrays["y"][order]
-    lines = [",".join(map(str, [*x, y])) for x, y in zip(*tables["digits"])]
-    (tmp_path / "digits.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
-    lines = [
-        f"{y + 1} " + " ".join(f"{column + 1}:1" for column in np.flatnonzero(x)) for x, y in zip(*tables["mushrooms"])
-    ]
-    (tmp_path / "mushrooms").write_text("\n".join(lines))
-    (tmp_path / "out").mkdir()
-    result = run(embedded, tmp_path / "digits.csv.gz", tmp_path / "mushrooms", tmp_path / "out")
-    assert result.exit_code == 0, result.output
-    for name in ("digits", "mushrooms"):
-        with h5py.File(there / f"{name}.h5") as old, h5py.File(tmp_path / "out" / f"{name}.h5") as new:
-            for split in ("train", "test"):
-                assert all(np.array_equal(old[split][key], new[split][key]) for key in ("x", "y", "id"))
-            assert set(old.attrs) == set(new.attrs)
-            for key in old.attrs:
-                close = np.testing.assert_allclose if key in ("mean", "std") else np.testing.assert_array_equal
-                close(old.attrs[key], new.attrs[key])
-
-
-def test_the_embedded_script_refuses_other_files(tmp_path):
-    (tmp_path / "digits.csv").write_text("1,2,3\n4,5,6\n")
-    (tmp_path / "table").write_text(TEXT)
-    digits = run(embedded, tmp_path / "digits.csv", tmp_path / "table", tmp_path)
-    assert digits.exit_code == 2 and "expected 1797 rows" in digits.stderr
 
 
 def test_manifests_name_the_sources(tmp_path):

@@ -26,7 +26,7 @@ def open_data(world, shards, dataset):
         n = len(open_shards(shards).sizes) if shards else world.size
         if n < world.size:
             raise UserError(f"{world.size} ranks were started for the {n} shards of {shards}; start at most {n} (mpirun -n {n}).")
-        data = SimpleNamespace(shards=shards or "", dataset=dataset, normalize="published", augment="auto")
+        data = SimpleNamespace(shards=shards or "", dataset=dataset, partition="iid", normalize="published", augment="auto")
         return open_source(data, n, None, 1)
 
     return world.agree(load)

@@ -120,7 +120,18 @@ def _problem(m):
         digests = m["files"].get(name)
         if not isinstance(digests, dict) or not {"sha256", "samples_sha256"} <= set(digests):
             return f"the sha256 of {name} are missing"
+    # Sets made before labels were counted have none.
+    labels = m.get("labels", [[size] + [0] * (m["classes"] - 1) for size in m["sizes"]])
+    if not (
+        isinstance(labels, list)
+        and [sum(row) for row in labels if _counts(row, m["classes"])] == m["sizes"]
+    ):
+        return f"labels are not {n} rows of {m['classes']} counts that sum to sizes"
     return ""
+
+
+def _counts(row, classes):
+    return isinstance(row, list) and len(row) == classes and all(type(c) is int and c >= 0 for c in row)
 
 
 def _positive(value):

@@ -1,6 +1,8 @@
 """Where a job's samples come from: the embedded data sets, divided virtually, or a directory of shards."""
 
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -18,15 +20,16 @@ class Source:
 
     name, shape ((C, H, W) or (p,)), classes, class_names, licence, citation; sizes: training samples a vertex;
     augment: none, crop, flip or crop-flip. A model sees (x * scale - mean) / std: scale is a float, mean and
-    std are float32, one a channel or feature.
+    std are float32, one a channel or feature. partition: its spec; labels: training samples of each class at each
+    vertex, int64 (n, classes), or None where an old set of shards does not say.
     """
 
-    def __init__(self, facts, sizes, data, read):
+    def __init__(self, facts, sizes, data, read, spec, labels):
         self.name, self.shape = facts.dataset, facts.shape
         self.classes, self.class_names = facts.classes, facts.class_names
         self.licence, self.citation = facts.licence, facts.citation
         self.scale = facts.scale
-        self.sizes = list(sizes)
+        self.sizes, self.partition, self.labels = list(sizes), spec, labels
         self.mean, self.std = _moments(facts, data.normalize)
         self.augment = facts.augment if data.augment == "auto" else data.augment
         if self.augment != "none" and len(self.shape) != 3:
@@ -48,11 +51,11 @@ class Source:
 
 
 def open_source(data, n, powers, seed):
-    """Return the Source of the job table `data` (dataset, shards, normalize, augment) for n vertices; local.
+    """Return the Source of the job table `data` (dataset, shards, partition, normalize, augment) for n vertices; local.
 
-    Embedded data are divided by `partition.divide(count, n, seed, powers)`; shards are divided already, and
-    must be n, in proportion to `powers` where these are given. Raise UserError where they are not, and where
-    files are not what they should be.
+    Embedded data are divided by `partition.assign(data.partition, ...)`; shards are divided already, and
+    must be n, in proportion to `powers` where these are given, by `data.partition` where it is not the default. Raise
+    UserError where they are not, and where files are not what they should be.
     """
     if data.shards:
         return _open_shards(data, n, powers)
@@ -63,7 +66,8 @@ def open_source(data, n, powers, seed):
 def open_test(data):
     """Return (Source, test samples as a Shard) of the job table `data`, whatever the number of shards; local."""
     n = len(open_shards(data.shards).sizes) if data.shards else 1
-    source = open_source(data, n, None, 0)
+    # How training samples are divided does not matter here.
+    source = open_source(SimpleNamespace(**vars(data) | {"partition": "iid"}), n, None, 0)
     return source, source.load_test()
 
 
@@ -77,23 +81,49 @@ def _open_shards(data, n, powers):
             f"divide the data again with {prepare}`, "
             f"or choose a graph of {found} vertices, for example --set topology.graph=ring:{found}."
         )
-    if powers and partition.sizes(sum(shards.sizes), n, powers) != shards.sizes:
+    _check_division(data, shards.manifest, n, powers, prepare)
+    labels = shards.manifest.get("labels")
+    return Source(
+        shards.facts, shards.sizes, data, lambda vertex: shards.load_test() if vertex < 0 else shards.load(vertex),
+        shards.manifest["partition"], None if labels is None else np.array(labels, np.int64),
+    )  # fmt: skip
+
+
+def _check_division(data, manifest, n, powers, prepare):
+    """Raise UserError where shards are not divided as the job says."""
+    spec, asked = manifest["partition"], data.partition
+    if asked not in ("iid", spec):
+        raise UserError(
+            f"data.partition = {asked!r}, the shards in {data.shards!r} are divided by {spec!r}; divide the data again with "
+            f"{prepare} --partition {asked}`, or leave data.partition out."
+        )
+    if not powers:
+        return
+    if spec in partition.EXACT:
+        fits = partition.sizes(sum(manifest["sizes"]), n, powers) == manifest["sizes"]
+    else:
+        given = partition.check_powers(manifest["powers"] or [1.0] * n, n)
+        powers = partition.check_powers(powers, n)
+        fits = all(math.isclose(a * given[0], b * powers[0], rel_tol=1e-12) for a, b in zip(powers, given))
+    if not fits:
         listed = ",".join(f"{power:g}" for power in powers)
+        division = "" if spec == "iid" else f" --partition {spec}"
         raise UserError(
             f"data.shards = {data.shards!r} is not divided in proportion to hetero.powers; divide the data again with "
-            f"{prepare} --powers {listed}`, or leave hetero.powers empty."
+            f"{prepare}{division} --powers {listed}`, or leave hetero.powers empty."
         )
-    return Source(
-        shards.facts, shards.sizes, data, lambda vertex: shards.load_test() if vertex < 0 else shards.load(vertex)
-    )
 
 
 def _open_embedded(data, n, powers, seed):
     path = Path(__file__).parent / "embedded" / f"{data.dataset}.h5"
     with h5py.File(path, "r", locking=False) as file:
         facts = Facts(**{name: _plain(file.attrs[name]) for name in Facts._fields if name in file.attrs})
-        count = file["train/y"].shape[0]
-    parts = partition.divide(count, n, seed, powers)
+        y = file["train/y"][()].astype(np.int64)
+    spec = data.partition
+    name, column = partition.parse(spec)
+    if name == "owners" or (name == "by" and column != "label"):
+        raise UserError(f"data.partition = {spec!r}: {data.dataset} has no such column; by:label goes by class.")
+    parts = partition.assign(spec, y, n, seed, powers, y)
 
     def read(vertex):
         rows = parts[vertex] if vertex >= 0 else slice(None)
@@ -107,7 +137,7 @@ def _open_embedded(data, n, powers, seed):
             sample.astype(np.int64),
         )
 
-    return Source(facts, [len(part) for part in parts], data, read)
+    return Source(facts, [len(part) for part in parts], data, read, spec, partition.histogram(parts, y, facts.classes))
 
 
 def _plain(value):

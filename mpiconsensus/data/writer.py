@@ -1,0 +1,270 @@
+"""A directory of shards, written all or nothing, from samples in memory or from a source that streams them.
+
+Array legend: N samples, b samples of a block.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mpiconsensus.data import partition
+from mpiconsensus.data.manifest import FORMAT, VERSION, check_manifest, file_name, read_manifest
+from mpiconsensus.data.moments import Moments, moments
+from mpiconsensus.data.shardfile import Shard, ShardFile, check_finite, check_labels, check_samples, layout, refuse
+from mpiconsensus.errors import UserError
+from mpiconsensus.limits import usable_cores
+
+PIECE = 1 << 20  # bytes that are copied, hashed and written at a time: they stay in the cache
+
+
+class Stream(NamedTuple):
+    """Samples read while they are written: y int64 (N,); `blocks()` yields x (b, ...), N in all; id is 0, 1, ...
+
+    Whatever its size, a block and the labels are all that is in memory.
+    """
+
+    y: np.ndarray
+    blocks: Callable
+
+    @property
+    def id(self):
+        return np.arange(len(self.y), dtype=np.int64)
+
+
+def write_shards(out, recipe, facts, train, test, parts, force=False, progress=None):
+    """Write one shard a part, the test set and the manifest to the directory `out`, all or nothing.
+
+    `recipe` says how the set is made: partition, seed, powers, sources (file name -> sha256), options.
+    `train` and `test` are Shards or Streams, `parts` row indices of `train`, ascending, one array a vertex. The mean
+    and std of `facts` are computed here. `progress(bytes, of)` is called as samples are written. With `force` a set
+    of shards that is there is replaced, once the other is complete. Return the manifest. Raise UserError where
+    samples do not fit `facts`, where `out` holds something, and where the disk is full.
+    """
+    out = Path(out).resolve()
+    for samples in (train, test):
+        check_labels(out, samples.y, samples.id, facts)
+        if isinstance(samples, Shard):
+            check_samples(out, samples, facts)
+    n = len(parts)
+    counts = partition.histogram(parts, train.y, facts.classes)
+    manifest = {"format": FORMAT, "version": VERSION, **as_recorded(recipe, facts, n)}
+    rows = dict(enumerate(parts)) | {-1: np.arange(len(test.y))}
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with _aside(out) as temporary:
+            heads = {}
+            files = {
+                vertex: ShardFile(temporary / file_name(vertex, n), vertex, n, len(own), facts, recipe, heads)
+                for vertex, own in rows.items()
+            }
+            _require_room(out, sum(file.size for file in files.values()))
+            told = _Told(progress, sum(file.bytes_of_x for file in files.values()))
+            mean, std = _fill(out, train, facts, {v: (files[v], rows[v]) for v in range(n)}, told)
+            _fill(out, test, facts, {-1: (files[-1], rows[-1])}, told)
+            facts = facts._replace(mean=mean, std=std)
+            manifest |= facts.to_json() | {"sizes": [len(part) for part in parts], "test_size": len(test.y), "files": {}}
+            manifest |= {"labels": counts.tolist(), "skew": partition.skew(counts).round(6).tolist()}
+            for vertex, file in files.items():
+                samples, own = (test, rows[-1]) if vertex < 0 else (train, rows[vertex])
+                manifest["files"][file.path.name] = file.finish(samples.y[own], samples.id[own], mean, std)
+            check_manifest(out, manifest)
+            (temporary / "manifest.json").write_text(_text(manifest), encoding="utf-8")
+            # mkdtemp makes private directories; the set gets what mkdir would have given.
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o777 & ~umask)
+            _put_in_place(temporary, out, force)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"{out}: the shards cannot be written ({reason}); nothing was left there. "
+            f"Free space, or choose another OUT."
+        ) from None
+    return manifest
+
+
+def already_written(out, recipe, facts, n, force=False):
+    """Return whether `out` is a complete set of n shards made by this very recipe; False where it is absent or empty.
+
+    Every file's sha256 is compared. Raise UserError where `out` holds anything else; with `force`, only where it holds
+    what is no set of shards.
+    """
+    out = Path(out)
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    advice = "choose another OUT, or replace this one with --force"
+    if not (out / "manifest.json").is_file() or not _is_set(out):
+        raise UserError(f"{out} is there and is not a set of shards; choose another OUT, or remove this one.")
+    try:
+        _compare(out, as_recorded(recipe, facts, n), advice)
+    except UserError:
+        if force:
+            return False
+        raise
+    return True
+
+
+def _compare(out, wanted, advice):
+    manifest = read_manifest(out)
+    for name, value in wanted.items():
+        if manifest.get(name) != value:
+            short = "of other files" if name == "sources" else f"{manifest.get(name)!r}, asked for is {value!r}"
+            raise UserError(f"{out} holds other shards: {name} is {short}; {advice}.")
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        found = dict(zip(manifest["files"], pool.map(lambda name: file_sha256(out / name), manifest["files"])))
+    for name, digests in manifest["files"].items():
+        if found[name] != digests["sha256"]:
+            raise UserError(f"{out / name} is missing or altered; {advice}.")
+
+
+def file_sha256(path):
+    """Return the sha256 of a file's bytes, "" where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def as_recorded(recipe, facts, n):
+    """Return what the manifest says of how a set was made."""
+    # Through JSON, so that what is compared later is what is written.
+    return json.loads(json.dumps({"dataset": facts.dataset, "shards": n, **recipe}))
+
+
+def _text(manifest):
+    """Return the manifest as JSON, one line a key, a file or a vertex."""
+
+    def lines(value):
+        if isinstance(value, dict) and value:
+            return "{\n  " + ",\n  ".join(f"{json.dumps(key)}: {json.dumps(item)}" for key, item in value.items()) + "\n }"
+        if isinstance(value, list) and value and isinstance(value[0], list):
+            return "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
+        return json.dumps(value)
+
+    return "{\n " + ",\n ".join(f"{json.dumps(key)}: {lines(value)}" for key, value in manifest.items()) + "\n}\n"
+
+
+def _is_set(out):
+    """Return whether a directory holds nothing but shards, test.h5 and manifest.json."""
+    return all(path.name in ("manifest.json", "test.h5") or path.match("shard-*.h5") for path in out.iterdir())
+
+
+def _put_in_place(temporary, out, force):
+    if not (force and out.is_dir() and any(out.iterdir())):
+        return os.rename(temporary, out)
+    if not _is_set(out):
+        raise UserError(f"{out} holds more than shards; choose another OUT, or remove this one.")
+    with _aside(out) as replaced:
+        os.rename(out, replaced / "set")
+        os.rename(temporary, out)
+
+
+@contextmanager
+def _aside(out):
+    """Give a temporary directory beside `out`, removed at the end unless renamed; remove those of runs that died.
+
+    A directory is locked by the run that writes it, so that what is not locked is a leftover.
+    """
+    prefix = f".{out.name}.partial-"
+    for leftover in out.parent.glob(f"{prefix}*"):
+        with suppress(OSError), _locked(leftover):
+            shutil.rmtree(leftover)
+    temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=out.parent))
+    lock = os.open(temporary, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(lock)
+
+
+@contextmanager
+def _locked(directory):
+    """Hold the lock of a directory; raise OSError where another process has it, or the file system has no locks."""
+    lock = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _require_room(out, needed):
+    free = shutil.disk_usage(out.parent).free
+    if free < needed:
+        raise UserError(
+            f"{out}: the shards take {needed / 1e6:.2f} MB, {out.parent} has {free / 1e6:.2f} MB free; nothing was left there. "
+            f"Free space, or choose another OUT."
+        )
+
+
+class _Told:
+    """Bytes written so far, told to `progress(bytes, of)`, which may be None."""
+
+    def __init__(self, progress, total):
+        self._progress, self._total, self._done, self._lock = progress, total, 0, threading.Lock()
+
+    def add(self, count):
+        with self._lock:
+            self._done += count
+            if self._progress:
+                self._progress(self._done, self._total)
+
+
+def _fill(out, samples, facts, targets, told):
+    """Append x of `samples` to `targets`, {vertex: (ShardFile, rows)}; return (mean, std) of all of it."""
+    if isinstance(samples, Stream):
+        return _fill_in_order(out, samples, facts, targets, told)
+
+    def fill(target):
+        file, rows = target
+        step = max(1, PIECE * len(rows) // max(1, file.size))
+        for start in range(0, len(rows), step):
+            block = samples.x[rows[start : start + step]]
+            file.append(block)
+            told.add(block.nbytes)
+
+    pool = ThreadPoolExecutor(usable_cores())
+    try:
+        # Hashing, copying and writing leave the interpreter to others.
+        for _ in pool.map(fill, targets.values()):
+            pass
+        return moments(samples.x, facts.scale)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _fill_in_order(out, stream, facts, targets, told):
+    vertex_of = np.empty(len(stream.y), np.int64)
+    for vertex, (_, rows) in targets.items():
+        vertex_of[rows] = vertex
+    (_, (_, *shape), dtype), *_ = layout(0, facts)
+    sums, done = Moments(), 0
+    for x in stream.blocks():
+        if x.dtype != np.dtype(dtype) or list(x.shape[1:]) != shape or done + len(x) > len(stream.y):
+            refuse(out, f"x is {x.dtype} {x.shape} behind sample {done} of {len(stream.y)}, expected {np.dtype(dtype)} {shape}")
+        check_finite(out, x)
+        sums.add(x)
+        owner = vertex_of[done : done + len(x)]
+        for vertex in np.unique(owner):
+            targets[vertex][0].append(x[owner == vertex])
+        done += len(x)
+        told.add(x.nbytes)
+    if done != len(stream.y):
+        refuse(out, f"the source gave {done} of {len(stream.y)} samples")
+    return sums.result(facts.scale)
+
