@@ -17,6 +17,7 @@ COMMANDS = {
     "algorithms": ("lists", "List the algorithms, with formula and reference."),
     "models": ("lists", "List the models."),
     "report": ("results", "Print the table of a run from its log."),
+    "trace": ("results", "Write the steps of a run as a timeline for Perfetto."),
     "export": ("results", "Copy one model out of a run."),
     "evaluate": ("results", "Evaluate a run's model on a data set."),
     "bench": ("bench", "Measure this machine: rounds, loading, steps."),
