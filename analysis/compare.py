@@ -92,13 +92,13 @@ def _over_texts(axis, made, names, values):
         table = [row for row in made if row["line"] == name]
         x = np.array([values.index(row["x"]) for row in table]) + (number - (len(names) - 1) / 2) * width
         mean, low, high = (pictures.column(table, f"accuracy_{s}") for s in ("mean", "min", "max"))
-        axis.bar(x, high - low, 0.7 * width, bottom=low, color=colour, alpha=0.18)
+        for patch in axis.bar(x, high - low, 0.7 * width, bottom=low, color=colour, alpha=0.18):
+            patch.sticky_edges.y.clear()  # a bar's foot would lie on the axis
         axis.plot(x, mean, linestyle="none", color=colour, marker=marker, markersize=4, label=pictures.plain(name))
         pictures.bars(axis, x, table, "accuracy_mean", "accuracy_sd_seeds", (colour, None, None))
     texts = [pictures.plain(value) for value in values]
     axis.set_xticks(range(len(values)), texts)
     axis.grid(visible=False, axis="x")
-    axis.use_sticky_edges = False
     if len("".join(texts)) > 45:
         axis.set_xticks(range(len(values)), texts, rotation=30, ha="right", rotation_mode="anchor")
 

@@ -12,7 +12,6 @@ import re
 FORMATS = ("table", "markdown", "latex", "csv", "json")
 _LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
           "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": "$|$", "<": "$<$", ">": "$>$"}  # fmt: skip
-_PAIR = re.compile(r"(-?[\d.]+(?:e[+-]?\d+)?) \+- ([\d.]+(?:e[+-]?\d+)?)")
 
 
 def plain(heads, rows, bold=()):
@@ -76,10 +75,10 @@ def _is_nan(value):
 
 
 def _markdown(text):
-    return _PAIR.sub(r"\1 ± \2", re.sub(r"([\\|*_`<])", r"\\\1", text))
+    return re.sub(r"([\\|*_`<])", r"\\\1", text).replace("+-", "±")
 
 
 def _latex(text):
     text = text.replace("|lambda_2|", "\0")
     text = "".join(_LATEX.get(character, character) for character in text).replace("\0", r"$|\lambda_2|$")
-    return _PAIR.sub(r"$\1 \\pm \2$", text).replace("+-", r"$\pm$")
+    return text.replace("+-", r"$\pm$")  # digits stay text: \textbf does not reach into mathematics
