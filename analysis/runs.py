@@ -14,8 +14,7 @@ from mpiconsensus.errors import UserError
 from mpiconsensus.report import summary
 from mpiconsensus.runread import Run
 
-# keys in which two runs of one job may differ
-APART = ("training.seed", "log.directory", "log.name", "log.flush_s")
+APART = re.compile(r"training\.seed|log\..*|checkpoint\..*")  # keys in which two runs of one job may differ
 # parts of topology.graph that stand as keys of their own: ring:16 is a ring of 16 vertices
 OF_GRAPH = ("topology.kind", "topology.vertices")
 
@@ -136,9 +135,9 @@ def config_of(run):
 
 def differing(runs, but=()):
     """Return {key: values} of the keys in which Finals differ, those of APART, OF_GRAPH and `but` left out."""
-    but = {*APART, *OF_GRAPH, *but} | ({"topology.graph"} if set(but) & set(OF_GRAPH) else set())
+    but = {*OF_GRAPH, *but} | ({"topology.graph"} if set(but) & set(OF_GRAPH) else set())
     values = {key: list(dict.fromkeys(_hashable(f.config.get(key)) for f in runs)) for key in dict.fromkeys(k for f in runs for k in f.config)}
-    return {key: found for key, found in values.items() if len(found) > 1 and key not in but}
+    return {key: found for key, found in values.items() if len(found) > 1 and key not in but and not APART.fullmatch(key)}
 
 
 def refuse_other_keys(runs, but, what):
@@ -182,7 +181,7 @@ def jobs(runs):
     """Return the Finals in lists of one job, which differ in the seed alone; raise UserError for a job and seed given twice."""
     groups = {}
     for final in runs:
-        key = tuple(sorted((k, str(v)) for k, v in final.config.items() if k not in APART))
+        key = tuple(sorted((k, str(v)) for k, v in final.config.items() if not APART.fullmatch(k)))
         group = groups.setdefault(key, [])
         for other in group:
             if other.seed == final.seed:
