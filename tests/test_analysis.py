@@ -134,8 +134,9 @@ def test_the_breakdown_adds_up_to_the_time_of_a_step(small_runs, tmp_path):
         assert sum(float(row[part]) for part in ("io_s", "compute_s", "wait_s", "mix_s", "other_s")) == pytest.approx(wall)
     assert [row["ranks"] for row in rows] == ["2", "1"]
     bars = figure.axes[0].patches
-    assert len(bars) == 5 * 2, "a bar a part and run, none for what no run hid"
-    assert sum(bar.get_width() for bar in bars[::2]) == pytest.approx(1e3 * float(rows[0]["step_s"]), rel=1e-6)
+    assert len(bars) == 6 * 2, "a bar a part and run, and what they hid"
+    assert bars[-2].get_width() == pytest.approx(1e3 * float(rows[0]["hidden_s"])) and bars[-2].get_width() > 0 == bars[-1].get_width()
+    assert sum(bar.get_width() for bar in bars[:10:2]) == pytest.approx(1e3 * float(rows[0]["step_s"]), rel=1e-6)
 
 
 def test_hidden_time_stands_beside_the_sum(tmp_path):
