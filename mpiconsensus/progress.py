@@ -3,7 +3,7 @@
 Plain lines, the same on a terminal and in a file; a copy goes to stdout.log in the run directory.
 """
 
-from mpiconsensus import report
+from mpiconsensus import report, tabletext
 from mpiconsensus.runread import Run
 
 WIDTHS = (5, 8, 15, 12, 9, 9, 9, 8)
@@ -57,7 +57,7 @@ class Progress:
     def close(self, directory):
         """Print the closing table from the assembled log, and where everything lies."""
         self.say()
-        for line in report.plain_lines(["closing evaluation", ""], report.closing_rows(report.summary(Run(directory)))):
+        for line in tabletext.plain(["closing evaluation", ""], report.closing_rows(report.summary(Run(directory)))):
             self.say(line)
         self.say()
         self.say(f"log     {directory}/run.h5 (mpiconsensus report {directory})")

@@ -6,6 +6,8 @@ the vertices stand for the models that such a network trains); no deviation wher
 
 import numpy as np
 
+from mpiconsensus import tabletext
+
 EPOCH = ["epoch", "loss", "accuracy %", "mean model %", "distance", "samples/s", "MB sent", "seconds"]
 RUNS = ["run", "graph", "|lambda_2|", "algorithm", "data", "model", "epochs", "loss", "accuracy %", "mean model %",
         "distance", "MB sent", "seconds"]  # fmt: skip
@@ -107,6 +109,28 @@ def closing_rows(f):
     return rows
 
 
+def text(runs, form, last=0):
+    """Return the report in a format of tabletext.FORMATS but `table`; `last`: how many epochs, 0 for all.
+
+    markdown, latex: the tables of `show`. csv: a row an epoch of one run, a row a run of several, in full precision.
+    json: a list of one `summary` a run, with its `epochs` under "epoch_rows". No figure: an empty field, null.
+    """
+    if form == "json":
+        return tabletext.records([summary(run) | {"epoch_rows": epochs(run)[-last:]} for run in runs], form)
+    if form == "csv":
+        return tabletext.records(epochs(runs[0])[-last:] if len(runs) == 1 else [summary(run) for run in runs], form)
+    made = tabletext.TEXTS[form]
+    if len(runs) > 1:
+        return "\n".join(made(RUNS, [run_cells(summary(run)) for run in runs]))
+    figures = summary(runs[0])
+    mark = {"markdown": "- ", "latex": "% "}[form]
+    tables = [[mark + " ".join(line.split()) for line in header(figures)]]
+    tables.append(made(EPOCH, [epoch_cells(row) for row in epochs(runs[0])[-last:]]))
+    if closing := closing_rows(figures):
+        tables.append(made(["closing evaluation", ""], closing))
+    return "\n\n".join("\n".join(lines) for lines in tables)
+
+
 def show(runs, stream=None, last=10):
     """Print the table of one run, or one row a run of several; `last`: how many epochs, 0 for all.
 
@@ -145,19 +169,9 @@ def accuracy_text(mean, sd=None):
     return _pair(*(None if value is None else 100 * value for value in (mean, sd)), ".2f")
 
 
-def plain_lines(heads, rows):
-    """Return aligned lines of a table: the first column to the left, the others to the right."""
-    widths = [max(len(cells[i]) for cells in [heads, *rows]) for i in range(len(heads))]
-    places = ["<", *">" * (len(heads) - 1)]
-    return [
-        "  ".join(f"{cell:{place}{width}}" for cell, place, width in zip(cells, places, widths, strict=True)).rstrip()
-        for cells in [heads, *rows]
-    ]
-
-
 def _print(console, heads, rows):
     if not console.is_terminal:
-        for line in plain_lines(heads, rows):
+        for line in tabletext.plain(heads, rows):
             console.print(line, markup=False)
         return
     from rich.table import Table

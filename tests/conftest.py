@@ -52,3 +52,22 @@ def one_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def small_runs(tmp_path_factory):
+    """A directory of small runs on the digits, four vertices of a ring where the name does not say otherwise; see tests/small_runs.py."""
+    where = tmp_path_factory.mktemp("small")
+    done = run(sys.executable, Path(__file__).parent / "small_runs.py", where)
+    assert done.returncode == 0, done.stderr
+    words = ["train", "--out", where / "two-ranks", "--set", "topology.graph=ring:4", "--set", "algorithm.order=dpsgd", *small_job()]
+    done = mpirun(2, "-m", "mpiconsensus", *words, cwd=where)
+    assert done.returncode == 0, done.stderr
+    return where
+
+
+def small_job():
+    """Return the words that make a run small: a linear model and few steps."""
+    from small_runs import JOB
+
+    return [word for key in JOB for word in ("--set", key)]

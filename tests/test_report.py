@@ -3,13 +3,15 @@
 import csv
 import importlib.util
 import io
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mpiconsensus import report
+from mpiconsensus import report, tabletext
+from mpiconsensus.cli.results import report as command
 from mpiconsensus.runlog import RankLog, columns
 from mpiconsensus.runread import Run
 
@@ -138,6 +140,53 @@ def test_a_terminal_gets_the_same_cells_in_a_frame(tmp_path, monkeypatch):
     assert "┃" in text
 
 
+def test_the_formats_hold_the_figures_of_the_table(tmp_path):
+    with make(tmp_path / "a_b", [[0.2, 0.4, 0.6, 0.8], [NAN] * 4], closing=[0.9, 0.92, 0.94, 0.96]) as run:
+        markdown, latex = (report.text([run], form).splitlines() for form in ("markdown", "latex"))
+        last = report.text([run], "markdown", 1).splitlines()
+        rows = list(csv.DictReader(report.text([run], "csv").splitlines()))
+        (found,) = json.loads(report.text([run], "json"))
+    assert markdown[:2] == ["- run a_b", "- graph ring:4: 4 vertices, metropolis weights, |lambda_2| = 0.3333"]
+    assert markdown[7] == "| epoch | loss | accuracy % | mean model % | distance | samples/s | MB sent | seconds |"
+    assert markdown[9] == "| 1 | 1.5000 | 50.00 ± 25.82 | 20.00 | 0.0125 | 1234 | 4.0 | 2.5 |"
+    assert "| accuracy %, mean ± sd over vertices | 93.00 ± 2.58 |" in markdown
+    assert [line.split()[1] for line in last[9:10]] == ["2"] and len(last) == len(markdown) - 1
+    assert latex[0] == "% run a_b" and r"1 & 1.5000 & 50.00 $\pm$ 25.82 & 20.00 & 0.0125 & 1234 & 4.0 & 2.5 \\" in latex
+    assert sum(line == r"\begin{tabular}{lrrrrrrr}" for line in latex) == 1
+    # deviations from 0.5: -.3 -.1 .1 .3; squares sum to 0.2; over n - 1 = 3
+    assert float(rows[0]["accuracy_sd"]) == pytest.approx((0.2 / 3) ** 0.5) and float(rows[0]["accuracy"]) == pytest.approx(0.5)
+    assert (rows[1]["epoch"], rows[1]["accuracy"], rows[1]["bytes_sent"]) == ("2", "", "8000000")
+    assert (found["run"], found["accuracy_max"], found["mean_accuracy_recalibrated"]) == ("a_b", 0.96, None)
+    assert [row["accuracy"] for row in found["epoch_rows"]] == [pytest.approx(0.5), None]
+
+
+def test_several_runs_in_a_format_are_a_row_each(tmp_path):
+    runs = [make(tmp_path / "first_1", [[0.2, 0.4]], closing=[0.8, 0.9]), make(tmp_path / "second", [[0.5, 0.7]], ended=False)]
+    markdown, latex = (report.text(runs, form).splitlines() for form in ("markdown", "latex"))
+    assert len(markdown) == 4 and r"| first\_1 | ring:2 |" in markdown[2] and r"\|lambda\_2\|" in markdown[0]
+    assert r"first\_1 & ring:2 & 0.3333" in "\n".join(latex) and r"$|\lambda_2|$ & algorithm" in latex[3]
+    rows = list(csv.DictReader(report.text(runs, "csv").splitlines()))
+    assert [(row["run"], row["complete"]) for row in rows] == [("first_1", "True"), ("second", "False")]
+    assert [float(row["accuracy"]) for row in rows] == pytest.approx([0.85, 0.6])
+    assert rows[1]["best_epoch"] == "" and rows[0]["best_epoch"] == "2"
+    assert [found["run"] for found in json.loads(report.text(runs, "json"))] == ["first_1", "second"]
+
+
+def test_the_command_knows_the_formats_and_prints_every_epoch_as_numbers(tmp_path):
+    make(tmp_path / "run", [[0.5, 0.6]] * 14).close()
+    for words, lines in ((["--format", "csv"], 15), (["--format", "csv", "--epochs", "3"], 4), (["--format", "markdown"], 19)):
+        result = CliRunner().invoke(command, [str(tmp_path / "run"), *words])
+        assert result.exit_code == 0 and len(result.stdout.splitlines()) == lines, result.output
+    assert "'html' is not one of" in CliRunner().invoke(command, [str(tmp_path / "run"), "--format", "html"]).stderr
+
+
+def test_what_latex_and_markdown_would_take_for_their_own_is_escaped():
+    cell = r"a\b & 5% $x_1 #{y} ~ ^"
+    (row,) = [line for line in tabletext.latex(["h"], [[cell]]) if line.startswith("a")]
+    assert row == r"a\textbackslash{}b \& 5\% \$x\_1 \#\{y\} \textasciitilde{} \textasciicircum{} \\"
+    assert tabletext.markdown(["h"], [["a|b*c_d`<"]])[-1] == r"| a\|b\*c\_d\`\< |"
+
+
 @pytest.fixture
 def curves():
     path = Path(__file__).parent.parent / "analysis" / "curves.py"
@@ -155,8 +204,8 @@ def test_the_spread_of_a_curve_leaves_out_what_was_not_measured(curves):
         np.testing.assert_allclose(found[name], values, rtol=1e-12, err_msg=name)
 
 
-def test_the_numbers_drawn_lie_beside_the_picture(curves, tmp_path, monkeypatch):
-    monkeypatch.setattr(curves, "draw", lambda tables, out: None)
+def test_the_numbers_drawn_lie_beside_the_picture(curves, tmp_path):
+    pytest.importorskip("matplotlib")
     make(tmp_path / "a" / "run", [[0.25, 0.75], [NAN, NAN]])
     make(tmp_path / "b" / "run", [[0.5, 0.5]])
     out = tmp_path / "figure.pdf"

@@ -2,7 +2,7 @@
 
 from mpiconsensus.bench.allgather import NeighborAllgather
 from mpiconsensus.bench.loader import LOADING, STEP
-from mpiconsensus.report import plain_lines
+from mpiconsensus.tabletext import plain
 
 
 def rounds(result):
@@ -19,7 +19,7 @@ def rounds(result):
             rows.append([f"{first:13}{name}", f"{1e3 * seconds:.4g}", spread, *over])
             first = ""
     heads = [f"{'parameters':13}", "ms a round", "range", "/ floor", f"/ {NeighborAllgather.name}"]
-    lines = [*_head(result), *plain_lines(heads, rows), ""]
+    lines = [*_head(result), *plain(heads, rows), ""]
     for size in result["figures"]:
         lines.append(
             f"floor      {size['parameters']:,}: a round moves {told(size['moved_bytes'])}; all ranks together copy "
@@ -64,7 +64,7 @@ def loader(result):
     share = f"loading is {100 * figures['share']:.1f} % of a training step, which loads, then computes"
     verdict = f"loads {rate:.1f} x what a step consumes; {share}" if rate >= 1 else f"loads only {rate:.2f} x what a step consumes: loading limits; {share}"
     heads = ["", "ms a batch", "range", "samples/s", f"/ {STEP}"]
-    return [*_head(result), *plain_lines(heads, rows), "", f"loading    {verdict}", *_warnings(result)]
+    return [*_head(result), *plain(heads, rows), "", f"loading    {verdict}", *_warnings(result)]
 
 
 def step(result):
@@ -74,7 +74,7 @@ def step(result):
         f"ratio      {name}: {found['median']:.3f} ({found['min']:.3f} to {found['max']:.3f}), median over the passes"
         for name, found in result["figures"]["ratios"].items()
     ]
-    return [*_head(result), *plain_lines(["", "ms a step", "range"], rows), "", *ratios, *_warnings(result)]
+    return [*_head(result), *plain(["", "ms a step", "range"], rows), "", *ratios, *_warnings(result)]
 
 
 def _head(result):

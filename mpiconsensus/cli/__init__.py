@@ -18,6 +18,7 @@ COMMANDS = {
     "models": ("lists", "List the models."),
     "topology": ("topology", "Graphs and weights: how fast they agree and what they send, before a run."),
     "report": ("results", "Print the table of a run from its log."),
+    "trace": ("results", "Write the steps of a run as a timeline for Perfetto."),
     "export": ("results", "Copy one model out of a run."),
     "evaluate": ("results", "Evaluate a run's model on a data set."),
     "bench": ("bench", "Measure this machine: rounds, loading, steps."),

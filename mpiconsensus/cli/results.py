@@ -1,17 +1,40 @@
-"""Commands that read a run directory: report, export, evaluate."""
+"""Commands that read a run directory: report, trace, export, evaluate."""
 
 import click
+
+from mpiconsensus.tabletext import FORMATS
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@click.option("--epochs", default=10, show_default=True, type=click.IntRange(0), help="How many of the last epochs to print; 0: all.")
-def report(runs, epochs):
+@click.option("--epochs", type=click.IntRange(0), help="How many of the last epochs to print; 0: all. Default: 10, in csv and json all.")
+@click.option("--format", "form", default="table", show_default=True, type=click.Choice(FORMATS), help="csv and json are numbers in full precision.")
+def report(runs, epochs, form):
     """Print the table of a run, from its log alone; of several runs, a row each."""
     from mpiconsensus import report as tables
     from mpiconsensus.runread import Run
 
-    tables.show([Run(path) for path in runs], last=epochs)
+    if epochs is None:
+        epochs = 0 if form in ("csv", "json") else 10
+    runs = [Run(path) for path in runs]
+    if form == "table":
+        tables.show(runs, last=epochs)
+    else:
+        click.echo(tables.text(runs, form, epochs))
+
+
+@click.command()
+@click.argument("run")
+@click.option("-o", "--out", metavar="FILE", help="Where to; default: RUN's name and -trace.json, in the current directory.")
+@click.option("--steps", metavar="FIRST:LAST", help="The steps drawn, from 0; default: all, or as many of the last as a browser takes.")
+def trace(run, out, steps):
+    """Write the steps of RUN as a timeline that ui.perfetto.dev and chrome://tracing open."""
+    from pathlib import Path
+
+    from mpiconsensus import trace as timeline
+
+    out = out or f"{Path(run).resolve().name}-trace.json"
+    click.echo(timeline.write(run, out, steps))
 
 
 WHICH = click.option("--which", default="last", show_default=True, type=click.Choice(["last", "best"]), help="Of the last or the best epoch.")
