@@ -12,15 +12,15 @@ PACKAGE = ROOT / "mpiconsensus"
 FLOORS = [
     {"cli"},
     {"run", "inference", "cost", "network", "bench"},
-    {"evaluation", "progress"},
-    {"training", "report"},
+    {"evaluation", "progress", "saving"},
+    {"training", "report", "resume"},
     {"stepper", "optim", "concurrency", "runread"},
-    {"algorithms", "runlog", "modelfiles", "doctor", "record", "rundirectory"},
+    {"algorithms", "runlog", "modelfiles", "doctor", "record", "rundirectory", "checkpoint", "pulse"},
     {"schedule", "mixing", "transport", "wiring", "machine"},
     {"block", "placement", "models", "data", "weights", "runtime"},
     {"topology", "pieces"},
 ]
-ANYONE = {"errors", "config", "randomness", "limits"}
+ANYONE = {"errors", "config", "randomness", "limits", "signals"}
 
 
 def imports(path):
