@@ -263,7 +263,8 @@ class Session:
 
     def _keep_best(self, epoch, scores):
         """Keep the replicas of the epoch with the highest mean accuracy over the vertices; alike on every rank."""
-        accuracy = self.world.sum([scores.accuracy.sum()])[0] / self.trainer.placement.n
+        # Rounded, so that the order of the sum, which goes by ranks, does not decide between epochs that are equal.
+        accuracy = round(self.world.sum([scores.accuracy.sum()])[0] / self.trainer.placement.n, 12)
         if self.best is None or accuracy > self.best["accuracy"]:
             states = self._states()
             if epoch * self.trainer.steps_per_epoch < self.trainer.total_steps:
