@@ -53,6 +53,8 @@ SERVER = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
 import faults
+import torch
+torch.optim.SGD([torch.zeros(1)], lr=1.0)  # loads what every torch.optim needs
 import mpiconsensus.run, mpiconsensus.topology, mpiconsensus.cli.train, mpiconsensus.cli.results
 for line in sys.stdin:
     words, cwd, fault = json.loads(line)
@@ -172,17 +174,18 @@ def test_stopped_within_an_epoch_it_goes_on_with_the_same_bits(cli, tmp_path, ca
     assert shown.count("algorithm  ") == 2, "what was said before stays"
 
 
-@pytest.mark.parametrize("case", ["delay", "batch-norm"])
-def test_killed_on_4_ranks_it_goes_on_on_2_and_ends_on_1(cli, tmp_path, case):
+@pytest.mark.parametrize("case, ranks", [("delay", 2), ("batch-norm", 4)])
+def test_killed_on_4_ranks_it_goes_on_on_2_and_ends_on_1(cli, tmp_path, case, ranks):
     words = job(case)
     assert cli(*words, "--out", "whole").returncode == 0
-    first = launch(4, *words, "--out", "run", cwd=tmp_path, fault={"rank": 2, "what": "kill", "where": "step", "at": 12})
+    first = launch(ranks, *words, "--out", "run", cwd=tmp_path, fault={"rank": 1, "what": "kill", "where": "step", "at": 12})
     assert first.returncode != 0 and checkpoints(tmp_path / "run") == ["step-000000007"]
-    # The signal reaches one rank alone, behind no checkpoint of its own.
-    second = launch(2, *words, "--out", "run", "--resume", "auto", cwd=tmp_path, fault={"rank": 1, "what": "SIGTERM", "where": "step", "at": 17})
-    assert second.returncode in (75, 0), second.stderr
-    if second.returncode == 75:  # a run of milliseconds may be over before a beat has passed
-        assert sum("SIGTERM received: stopped at step" in line for line in second.stderr.splitlines()) == 1
+    # The signal reaches one rank alone, ahead of its first beat: the ranks hear of it one step later.
+    second = launch(2, *words, "--out", "run", "--resume", "auto", cwd=tmp_path, fault={"rank": 1, "what": "SIGTERM", "where": "step", "at": 7})
+    assert second.returncode == 75, second.stderr
+    assert sum("SIGTERM received: stopped at step 9 of 28" in line for line in second.stderr.splitlines()) == 1
+    with Run(tmp_path / "run") as run:
+        assert len(run.steps("step")) == 9 and run.facts["ranks"] == 2 and list(run.rank_of_vertex) == [0, 0, 1, 1]
     done = cli(*words, "--out", "run", "--resume", "auto")
     assert done.returncode == 0, done.stderr
     assert_same(tmp_path / "whole", tmp_path / "run", ranks_differ=True)
@@ -193,27 +196,29 @@ def test_ranks_agree_on_one_step_and_soon(tmp_path):
     assert done.returncode == 0 and done.stdout.split() == ["agreed"] * 4, done.stderr
 
 
-@pytest.mark.parametrize("fault", [{"rank": 1, "at": 1}, {"rank": 0, "at": 6}])
+@pytest.mark.parametrize("fault", [{"rank": 1, "at": 3}, {"rank": 0, "at": 19}])
 def test_a_rank_that_dies_while_it_writes_leaves_the_checkpoints_before(cli, tmp_path, fault):
     assert cli(*job(), "--out", "whole").returncode == 0
     done = launch(2, *job(), "--out", "run", cwd=tmp_path, fault={"what": "kill", "where": "operation", **fault})
     assert done.returncode != 0
-    done = launch(2, *job(), "--out", "run", "--resume", "auto", cwd=tmp_path)
+    done = cli("train", "--resume", "run") if checkpoints(tmp_path / "run") else cli(*job(), "--out", "run", "--resume", "auto")
     assert done.returncode == 0, done.stderr
     assert_same(tmp_path / "whole", tmp_path / "run", ranks_differ=True)
 
 
 def test_killed_at_each_operation_of_writing_and_of_resuming(cli, tmp_path):
     """The third checkpoint, which removes the first, and then a resume: at every file operation the two before are whole."""
-    words = job(checkpoint__every_minutes=0.0, training__epochs=5)
+    words = job(checkpoint__every_minutes=0.0)
     assert cli(*words, "--out", "whole").returncode == 0
-    # As many operations as two checkpoints have: the third one comes behind them.
     operations = 0
-    for at in range(15, 40):
+    for at in range(20, 45):  # about as many operations lie behind two checkpoints
         done = cli(*words, "--out", f"run{at}", what="kill", where="operation", at=at)
         found = checkpoints(tmp_path / f"run{at}")
-        assert len(found) >= 2 and all(not checkpoint.choose(tmp_path / f"run{at}", World())[1] for _ in "1"), (at, found)
-        if "step-000000028" in found:
+        if "step-000000014" not in found:
+            assert operations == 0
+            continue
+        assert len(found) >= 2 and checkpoint.choose(tmp_path / f"run{at}", World())[1] == [], (at, found)
+        if "step-000000021" in found:
             break
         operations += 1
         done = cli("train", "--resume", f"run{at}")
@@ -226,7 +231,8 @@ def test_killed_at_each_operation_of_writing_and_of_resuming(cli, tmp_path):
         done = cli("train", "--resume", f"again{at}", "--set", "checkpoint.every_epochs=0", what="kill", where="operation", at=at)
         if done.returncode == 0:
             break
-        assert cli("report", f"again{at}").returncode == 0, "the log is readable wherever the resume was killed"
+        with Run(tmp_path / f"again{at}") as run:  # wherever the resume was killed
+            assert len(run.steps("step")) >= 14
         done = cli("train", "--resume", f"again{at}")
         assert done.returncode == 0, (at, done.stderr)
         assert_same(tmp_path / "whole", tmp_path / f"again{at}")
@@ -417,7 +423,7 @@ def test_a_signal_while_a_checkpoint_is_written_does_not_break_it(cli, tmp_path)
 
 def test_a_full_disk_leaves_the_checkpoints_before_and_training_goes_on(cli, tmp_path):
     assert cli(*job(), "--out", "whole").returncode == 0
-    for at in (9, 10, 12, 14):
+    for at in (13, 14, 16, 19):
         done = cli(*job(), "--out", f"run{at}", what="refuse", where="operation", at=at)
         assert done.returncode == 0, done.stderr
         assert "the checkpoint of step 14 could not be written" in done.stderr and "No space left" in done.stderr
@@ -444,7 +450,7 @@ def test_a_signal_whose_checkpoint_cannot_be_written_ends_with_3(tmp_path):
 def test_what_is_written_is_what_is_read(tmp_path):
     strided = torch.randn(3, 4, 5, 6).contiguous(memory_format=torch.channels_last)
     state = {"row": torch.randn(7), "optimizer": {"state": {0: {"step": torch.tensor(3.0), "v": strided}}, "groups": [{"betas": [0.9, 0.1]}]}, "late": None}
-    checkpoint.write(tmp_path, World(), 5, {2: state, 4: state}, {"w": np.eye(3), "edges": np.arange(4)}, {"drift": float("nan")})
+    checkpoint.write(tmp_path, World(), 5, {2: {"row": torch.zeros(2)}, 4: state}, {"w": np.eye(3), "edges": np.arange(4)}, {"drift": float("nan")})
     found, damaged = checkpoint.choose(tmp_path, World())
     assert not damaged and found.content["step"] == 5 and np.isnan(found.content["drift"])
     again = found.vertices([4])[4]
