@@ -174,21 +174,35 @@ def test_stopped_within_an_epoch_it_goes_on_with_the_same_bits(cli, tmp_path, ca
     assert shown.count("algorithm  ") == 2, "what was said before stays"
 
 
-@pytest.mark.parametrize("case, ranks", [("delay", 2), ("batch-norm", 4)])
-def test_killed_on_4_ranks_it_goes_on_on_2_and_ends_on_1(cli, tmp_path, case, ranks):
-    words = job(case)
-    assert cli(*words, "--out", "whole").returncode == 0
-    first = launch(ranks, *words, "--out", "run", cwd=tmp_path, fault={"rank": 1, "what": "kill", "where": "step", "at": 12})
-    assert first.returncode != 0 and checkpoints(tmp_path / "run") == ["step-000000007"]
+def killed_then_told(words, cwd, ranks):
+    """Leave a run in cwd/run that was killed on `ranks` ranks, resumed on two and told to stop there, at step 9 of 28."""
+    first = launch(ranks, *words, "--out", "run", cwd=cwd, fault={"rank": 1, "what": "kill", "where": "step", "at": 12})
+    assert first.returncode != 0 and checkpoints(cwd / "run") == ["step-000000007"]
     # The signal reaches one rank alone, ahead of its first beat: the ranks hear of it one step later.
-    second = launch(2, *words, "--out", "run", "--resume", "auto", cwd=tmp_path, fault={"rank": 1, "what": "SIGTERM", "where": "step", "at": 7})
+    second = launch(2, *words, "--out", "run", "--resume", "auto", cwd=cwd, fault={"rank": 1, "what": "SIGTERM", "where": "step", "at": 7})
     assert second.returncode == 75, second.stderr
     assert sum("SIGTERM received: stopped at step 9 of 28" in line for line in second.stderr.splitlines()) == 1
-    with Run(tmp_path / "run") as run:
+    with Run(cwd / "run") as run:
         assert len(run.steps("step")) == 9 and run.facts["ranks"] == 2 and list(run.rank_of_vertex) == [0, 0, 1, 1]
+
+
+def test_killed_on_4_ranks_it_goes_on_on_2_and_ends_on_1(cli, tmp_path):
+    words = job("batch-norm")
+    assert cli(*words, "--out", "whole").returncode == 0
+    killed_then_told(words, tmp_path, ranks=4)
     done = cli(*words, "--out", "run", "--resume", "auto")
     assert done.returncode == 0, done.stderr
     assert_same(tmp_path / "whole", tmp_path / "run", ranks_differ=True)
+
+
+def test_killed_and_told_on_2_ranks_its_log_counts_the_bytes_of_the_run_left_alone(tmp_path):
+    words = job("delay")
+    assert launch(2, *words, "--out", "whole", cwd=tmp_path).returncode == 0
+    killed_then_told(words, tmp_path, ranks=2)
+    done = launch(2, *words, "--out", "run", "--resume", "auto", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert Run(tmp_path / "whole").epochs("bytes_wire").all()
+    assert_same(tmp_path / "whole", tmp_path / "run")
 
 
 def test_ranks_agree_on_one_step_and_soon(tmp_path):
