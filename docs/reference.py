@@ -151,7 +151,8 @@ EXIT_CODES = """
 | 0 | done |
 | 1 | a defect of the program |
 | 2 | a mistake in what was given; one line on standard error says what, and nothing was trained |
-| 3 | a run that could not go on: a loss that is not finite, a full disk, a signal; its log is kept |
+| 3 | a run that could not go on: a loss that is not finite, a full disk; its log is kept |
+| 75 | stopped by a signal, behind a checkpoint: `--resume` goes on ([stop, resume, requeue](checkpoints.md)) |
 | 130 | interrupted before training began |
 """
 

@@ -78,6 +78,8 @@ KEYS = [
     Key("evaluation.samples", "int", 0, "test samples of an evaluation within the run; 0: as many as a tenth of the training time allows; the closing one takes all", low=0),
     Key("evaluation.batch_size", "int", 64, "samples a forward pass of an evaluation", low=1),
     Key("evaluation.validation_fraction", "float", 0.0, "share of each shard held out for choosing; above 0 the test set is touched at the end only", low=0.0, high=0.9),
+    Key("checkpoint.every_minutes", "float", 10.0, "minutes of training between two checkpoints, by the clock of rank 0; 0: not by the clock", low=0.0),
+    Key("checkpoint.every_epochs", "int", 0, "epochs between two checkpoints; 0: not by epochs", low=0),
     Key("log.directory", "str", "runs", "where run directories are made"),
     Key("log.name", "str", "", "name of the run directory; empty: from the job, numbered"),
     Key("log.flush_s", "float", 30.0, "longest time between two flushes of a rank's log, in seconds", low=0.0),
@@ -133,6 +135,14 @@ def load(path=None, overrides=()):
         key = find(word.strip())
         values[key.name] = check(key, _parse(value.strip(), key.kind))
     return Job(values, name)
+
+
+def loads(text, where):
+    """Return the Job of a TOML text, as `to_toml` gives it; `where` names it in errors."""
+    try:
+        return Job(_flatten(tomllib.loads(text), where))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{where} is not TOML: {error}.") from None
 
 
 def find(name):

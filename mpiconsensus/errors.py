@@ -11,6 +11,10 @@ class TrainingError(Exception):
     """A run that cannot go on (a loss that is not finite, a full disk): one line, exit code 3."""
 
 
+class Stopped(Exception):
+    """A run that a signal ended, behind a checkpoint to go on from: one line, exit code 75."""
+
+
 def did_you_mean(word, choices):
     """Return " Did you mean 'x'?" for the nearest of `choices`, or "" where none is near."""
     near = difflib.get_close_matches(str(word), [str(c) for c in choices], n=1, cutoff=0.6)

@@ -3,6 +3,9 @@
 Plain lines, the same on a terminal and in a file; a copy goes to stdout.log in the run directory.
 """
 
+import sys
+from contextlib import suppress
+
 from mpiconsensus import report, tabletext
 from mpiconsensus.runread import Run
 
@@ -12,15 +15,26 @@ WIDTHS = (5, 8, 15, 12, 9, 9, 9, 8)
 class Progress:
     """Lines to standard output and to stdout.log of the run directory."""
 
-    def __init__(self, directory):
-        self.file = (directory / "stdout.log").open("w")
+    def __init__(self, directory, resumed=False):
+        self.file = (directory / "stdout.log").open("a" if resumed else "w")
 
     def say(self, line=""):
         print(line, flush=True)
         self.file.write(line + "\n")
         self.file.flush()
 
-    def header(self, facts, wiring, plan, trainer):
+    def warn(self, text):
+        """Say a warning on standard error too; a disk that is full does not stop it."""
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+        with suppress(OSError):
+            self.say(f"warning    {text}")
+
+    def resumed(self, found, total_steps):
+        """Say where a run goes on."""
+        content = found.content
+        self.say(f"resumed    going on at step {content['step']} of {total_steps}, epoch {content['step'] // content['steps_per_epoch'] + 1}, from checkpoint {found.path} of {content['written']}, written by {content['ranks']} rank{'s' * (content['ranks'] > 1)}")
+
+    def header(self, facts, wiring, plan, trainer, found=None):
         job, source = trainer.job, trainer.source
         sizes = sorted(set(source.sizes))
         shards = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
@@ -44,6 +58,8 @@ class Progress:
         where = "held-out samples" if job.evaluation.validation_fraction else f"{plan.samples} test samples"
         every = "every epoch" if plan.every == 1 else f"every {plan.every} epochs"
         self.say(f"evaluation {where}, {every}; all test samples at the end")
+        if found:
+            self.resumed(found, trainer.total_steps)
         self.say()
         self._row(report.EPOCH)
 

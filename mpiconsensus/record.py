@@ -17,6 +17,18 @@ class Record:
         self.started = time.perf_counter()
         self.seconds = 0.0
 
+    @classmethod
+    def resumed(cls, rows, first, steps, seconds):
+        """Return the record of an epoch whose first steps are logged: `rows` {column: (K, m)}, taken in `seconds`."""
+        taken, m = rows["loss"].shape
+        record = cls(m, first, steps)
+        for name, column in record.columns.items():
+            column[:taken] = rows[name]
+        record.rates[:taken] = rows["lr"][:, :1]
+        record.taken = record.logged = taken
+        record.started -= seconds
+        return record
+
     def add(self, loss, rate, io_s, compute_s, wait_s, mix_s, hidden_s, bytes_sent):
         # A rank's waiting and mixing are shared out evenly among the vertices that it hosts.
         for name, value in zip(self.NAMES, (loss, io_s, compute_s, wait_s / self.m, mix_s / self.m, hidden_s / self.m, bytes_sent)):

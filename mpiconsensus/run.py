@@ -1,11 +1,10 @@
-"""A run from its job to its directory: log, terminal, evaluation, models.
+"""A run from its job to its directory: log, terminal, evaluation, models, checkpoints.
 
-The directory is the interface: job.toml (resolved), run.h5, log/, model/, stdout.log.
+The directory is the interface: job.toml (resolved), run.h5, log/, checkpoint/, model/, stdout.log.
 """
 
 import platform
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -15,66 +14,92 @@ from importlib import metadata
 import numpy as np
 import torch
 
-from mpiconsensus import __version__, evaluation, mixing, modelfiles, report
+from mpiconsensus import __version__, checkpoint, evaluation, mixing, modelfiles, report, resume, rundirectory, saving, signals
 from mpiconsensus.data.partition import skew
-from mpiconsensus.errors import TrainingError
+from mpiconsensus.errors import Stopped, TrainingError
 from mpiconsensus.progress import Progress
+from mpiconsensus.pulse import Pulse
 from mpiconsensus.record import Record
-from mpiconsensus.rundirectory import make_directory
 from mpiconsensus.runlog import RankLog
 from mpiconsensus.runread import assemble
 from mpiconsensus.training import Trainer, model_name
 
 
-class Interrupted(Exception):
-    """A signal asked the run to end."""
-
-    def __init__(self, number):
-        super().__init__(signal.Signals(number).name)
-        self.number = number
-
-
-def train(job, world, wiring, source, threads, out=None, placement=None):
+def train(job, world, wiring, source, threads, out=None, placement=None, start=None, told=None):
     """Run the job to its end and return its directory; collective.
 
+    start: a resume.Start, where a run is gone on with. told: the signals.Signals that were caught so far.
     Raise UserError before any work for what cannot be run, TrainingError for a run that cannot go on: the log is
-    readable up to there.
+    readable up to there; Stopped behind the checkpoint that a signal asked for.
     """
     torch.set_num_threads(threads)
+    found, told = start and start.found, told or signals.Signals()
     trainer = Trainer(job, world, wiring, source, placement)
-    session = Session(trainer, make_directory(job, world, wiring, source, out), threads)
-    _catch_signals()
+    if found:
+        directory = start.directory
+        world.agree(lambda: _prepare(start, job, source) if world.rank == 0 else None)
+    else:
+        directory = rundirectory.make_directory(job, world, wiring, source, out)
+    session = Session(trainer, directory, threads, told, found)
+    told.catch(signals.USER + signals.END)
     try:
         session.run()
-    except (Interrupted, TrainingError, OSError) as error:
+    except Stopped:
         session.keep_log()
-        what = {
-            Interrupted: f"{error} received at step {trainer.k}: the run ends here.",
-            TrainingError: str(error),
-        }.get(type(error), f"the disk refuses what step {trainer.k} wrote: {error}; free space there.")
-        raise TrainingError(f"{what} The log up to here: `mpiconsensus report {session.directory}`.") from error
+        world.barrier()
+        if world.rank == 0:
+            assemble(directory)
+        trainer.close()
+        raise
+    except (TrainingError, OSError) as error:
+        session.keep_log()
+        what = str(error)
+        if isinstance(error, OSError):
+            what = f"the disk refuses what step {trainer.k} wrote: {error}; free space there."
+        raise TrainingError(f"{what} The log up to here: `mpiconsensus report {directory}`.") from error
     except BaseException:
         session.keep_log()
         raise
     trainer.close()
-    return session.directory
+    return directory
+
+
+def _prepare(start, job, source):
+    resume.check_data(start, job, source)
+    rundirectory.mend(start.directory)
+    checkpoint.set_aside(start.directory, start.damaged)
 
 
 class Session:
-    """One run under way: epochs, evaluation, log and terminal."""
+    """One run under way: epochs, evaluation, log, terminal and checkpoints. found: the Checkpoint that it goes on from.
 
-    def __init__(self, trainer, directory, threads):
+    epoch: epochs done. record: the steps of the epoch under way, None between two. best: the best replicas so far.
+    """
+
+    def __init__(self, trainer, directory, threads, told, found=None):
         self.trainer, self.world, self.job, self.directory = trainer, trainer.world, trainer.job, directory
         self.evaluator = evaluation.Evaluator(trainer)
         self.plan = self._plan()
+        self.best, self.record, self.wire_before, self.epoch, self.told = None, None, 0, 0, told
         rank = self.world.rank
-        self.log = RankLog(directory / "log" / f"rank-{rank:04d}.h5", rank, trainer.hosted, network=rank == 0)
-        self.progress = Progress(directory) if rank == 0 else None
+        path = f"rank-{rank:04d}.h5"
+        self.log = RankLog(directory / ("log.new" if found else "log") / path, rank, trainer.hosted, network=rank == 0)
+        self.progress = Progress(directory, bool(found)) if rank == 0 else None
+        self.facts = self._facts(threads, found)
         if rank == 0:
-            facts = self._facts(threads)
-            self.log.describe(self.job.to_toml(), facts, _graph(trainer.wiring), _data(trainer.source))
-            self.progress.header(facts, trainer.wiring, self.plan, trainer)
-        self.best, self.record, self.wire_before = None, None, 0
+            self.log.describe(self.job.to_toml(), self.facts, _graph(trainer.wiring), _data(trainer.source))
+        self.started = time.perf_counter()
+        if found:
+            saving.restore(self, directory, found)
+            self.log.flush()
+            self.world.barrier()
+            self.world.agree(lambda: rundirectory.go_on(directory, self.job) if rank == 0 else None)
+            self.log.moved(directory / "log" / path)
+        if rank == 0:
+            self.progress.header(self.facts, trainer.wiring, self.plan, trainer, found)
+        self.flushed = self.saved = time.perf_counter()
+        self.saved_step = trainer.k if found else None
+        self.pulse = Pulse(self.world, self._wish)
 
     def _plan(self):
         trainer, job = self.trainer, self.job
@@ -90,12 +115,15 @@ class Session:
 
     def run(self):
         trainer, per_epoch = self.trainer, self.trainer.steps_per_epoch
-        self.started = self.flushed = time.perf_counter()
-        epochs = -(-trainer.total_steps // per_epoch)
-        for epoch in range(1, epochs + 1):
+        epochs, every = -(-trainer.total_steps // per_epoch), self.job.checkpoint.every_epochs
+        for epoch in range(self.epoch + 1, epochs + 1):
             last = min(epoch * per_epoch, trainer.total_steps)
             record = self._steps(last)
             self._end_epoch(epoch, record, closing=epoch == epochs)
+            self.epoch, self.record = epoch, None
+            if every and epoch % every == 0 and epoch < epochs:
+                self._save()
+        self.pulse.close()
         self.log.close()
         self._write_models()
         self.world.barrier()
@@ -117,10 +145,12 @@ class Session:
 
     def _steps(self, last):
         """Take the steps up to `last` and log them; return the epoch's sums."""
-        trainer, m = self.trainer, len(self.trainer.hosted)
-        watched = next((k for k in range(last - 1, trainer.k - 1, -1) if trainer.algorithm.rounds(k)), None)
-        record = self.record = Record(m, trainer.k, last - trainer.k)
-        trainer.stepper.drift = None
+        trainer, first = self.trainer, self.epoch * self.trainer.steps_per_epoch
+        watched = next((k for k in range(last - 1, first - 1, -1) if trainer.algorithm.rounds(k)), None)
+        if self.record is None:
+            self.record = Record(len(trainer.hosted), first, last - first)
+            trainer.stepper.drift = None
+        record = self.record
         while trainer.k < last:
             k = trainer.k
             if k == watched:
@@ -130,9 +160,46 @@ class Session:
             if time.perf_counter() - self.flushed > self.job.log.flush_s:
                 self._log_steps()
                 self._flush()
+            self._beat()
         self._log_steps()
         record.seconds = time.perf_counter() - record.started
         return record
+
+    def _wish(self):
+        """Return what this rank wants all to do: the signal that it was told, and 1 where rank 0's clock says to save."""
+        minutes = self.job.checkpoint.every_minutes
+        due = self.world.rank == 0 and minutes and time.perf_counter() - self.saved > 60 * minutes
+        return self.told.number, int(due)
+
+    def _beat(self):
+        number, save = self.pulse.beat(self.trainer.k)
+        if not number:
+            if save:
+                self._save()
+            return
+        where, k = self.directory / "checkpoint", f"step {self.trainer.k} of {self.trainer.total_steps}"
+        if why := self._save():
+            raise TrainingError(f"{signals.name(number)} received at {k}, and no checkpoint could be written ({why}); the ones before are in {where}.")
+        raise Stopped(
+            f"{signals.name(number)} received: stopped at {k}, with a checkpoint in {where}; "
+            f"`mpiconsensus train --resume {self.directory}` goes on."
+        )
+
+    def _save(self):
+        """Write a checkpoint, unless it is there; return why that failed, or ""; collective. A periodic one may fail: training goes on."""
+        why = ""
+        if self.trainer.k != self.saved_step:
+            self._log_steps()
+            self._flush()
+            try:
+                saving.save(self, self.directory)
+                self.saved_step = self.trainer.k
+            except checkpoint.Unwritten as error:
+                why = str(error)
+                if self.progress:
+                    self.progress.warn(f"the checkpoint of step {self.trainer.k} could not be written: {why}; those before it are kept.")
+        self.saved = time.perf_counter()
+        return why
 
     def _flush(self):
         self.log.flush()
@@ -231,27 +298,19 @@ class Session:
             class_names=list(source.class_names), epoch=epoch,
         )  # fmt: skip
 
-    def _facts(self, threads):
+    def _facts(self, threads, found):
         trainer, source = self.trainer, self.trainer.source
+        now, before = datetime.now(UTC).isoformat(timespec="seconds"), found.content if found else {"resumed": []}
+        resumed = before["resumed"] + ([{"step": before["step"], "at": now, "ranks": self.world.size}] if found else [])
         return dict(
             mpiconsensus=__version__, python=platform.python_version(), torch=torch.__version__, numpy=np.__version__,
             h5py=metadata.version("h5py"), hosts=self.world.hosts, git=_git_commit(), command=shlex.join(sys.argv),
             mpi=_mpi_library(self.world), ranks=self.world.size, nodes=self.world.nodes, threads=threads,
-            started=datetime.now(UTC).isoformat(timespec="seconds"), model=model_name(self.job, source),
+            started=before.get("started", now), resumed=resumed, model=model_name(self.job, source),
             parameters=trainer.block.layout.count, data=source.name, train_samples=sum(source.sizes),
             algorithm=self.job.algorithm.name, transport=trainer.exchange.title, device=str(trainer.device),
             concurrency=trainer.concurrency.name, steps_per_epoch=trainer.steps_per_epoch,
         )  # fmt: skip
-
-
-def _catch_signals():
-    def end(number, frame):
-        for other in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(other, signal.SIG_IGN)  # a second one would break off the closing of the log
-        raise Interrupted(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
 
 
 def _graph(wiring):

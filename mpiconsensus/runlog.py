@@ -139,6 +139,15 @@ class RankLog:
         self._rows["closing"] = 0
         self._append("closing", 1, values)
 
+    def restore(self, rows):
+        """Append the rows that runread.rows gave: {group: {column: values}}."""
+        for group, values in rows.items():
+            self._append(group, len(next(iter(values.values()))), values)
+
+    def moved(self, path):
+        """Go on under another path, which the file was given by a renaming."""
+        self.path = Path(path)
+
     def flush(self):
         """Make every row so far survive a crash of the process or the machine, and visible to readers."""
         try:

@@ -37,8 +37,64 @@ def assemble(run_dir):
     return target
 
 
+def rows(run_dir, world, vertices, counts):
+    """Return {group: {column: values}} of the first counts[group] rows of RUN/log, columns in order of `vertices`; collective.
+
+    `vertices` are those that this rank hosts, wherever they were hosted when the rows were written; the network's
+    numbers come on rank 0. UserError where the log is damaged or shorter.
+    """
+    whose = world.bcast(world.agree(_whose, run_dir) if world.rank == 0 else world.agree(lambda: None))
+    return world.agree(_rows, whose, run_dir, list(vertices), counts, world.rank == 0)
+
+
+def _whose(run_dir):
+    """Return {name of a rank's file: its vertices}, rank 0's first."""
+    whose = {}
+    for path in _rank_files(Path(run_dir)):
+        with _open(path) as file:
+            whose[path.name] = file["vertices"][:].tolist()
+    return whose
+
+
+def _rows(whose, run_dir, vertices, counts, network):
+    place, found = {vertex: i for i, vertex in enumerate(vertices)}, {}
+    lost = set(vertices) - {vertex for hosted in whose.values() for vertex in hosted}
+    if lost:
+        raise UserError(f"the log of {str(run_dir)!r} has no file for vertex {min(lost)}; put back what was moved from its log/.")
+    for number, (name, hosted) in enumerate(whose.items()):
+        own = [(j, place[vertex]) for j, vertex in enumerate(hosted) if vertex in place]
+        alone = network and number == 0
+        if not own and not alone:
+            continue
+        path = Path(run_dir) / "log" / name
+        try:
+            with _open(path) as file:
+                if (file["committed"][:3] < [counts["steps"], counts["epochs"], counts["network"] if alone else 0]).any():
+                    raise UserError(f"{str(path)!r} ends ahead of the checkpoint; put back the file that was there.")
+                for group in counts:
+                    for column in runlog.columns(group, alone):
+                        _take(file, column, counts[group], own, len(vertices), found)
+        except (OSError, KeyError) as error:
+            raise UserError(f"{str(path)!r} is damaged ({error}); the run cannot go on without it.") from None
+    return found
+
+
+def _take(file, column, count, own, m, found):
+    """Copy the first `count` rows of a column of one file to where its vertices belong in `found`."""
+    values = file[column.group][column.name][:count]
+    columns = found.setdefault(column.group, {})
+    if not column.vertex:
+        columns.setdefault(column.name, values)
+        return
+    target = columns.setdefault(column.name, np.zeros((count, m), column.dtype))
+    for source, at in own:
+        target[:, at] = values[:, source]
+
+
 def _rank_files(run_dir):
-    return sorted((run_dir / "log").glob("rank-*.h5"))
+    # A resume that was killed between two renamings leaves the log under its second name.
+    folders = (run_dir / "log", run_dir / "log.new")
+    return next((files for folder in folders if (files := sorted(folder.glob("rank-*.h5")))), [])
 
 
 def _newest(paths):

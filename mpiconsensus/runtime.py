@@ -124,6 +124,10 @@ class World:
             self.comm.Bcast(total, 0)
         return total
 
+    def start_max(self, mine, together):
+        """Start writing the maxima over the ranks of the array `mine` into `together`; return the request; collective."""
+        return self.comm.Iallreduce(mine, together, mpi().MAX)
+
     def agree(self, function, *args):
         """Call `function` here and end every rank alike when it raised UserError anywhere; collective.
 

@@ -12,15 +12,15 @@ PACKAGE = ROOT / "mpiconsensus"
 FLOORS = [
     {"cli"},
     {"run", "inference", "cost", "network", "bench", "tell", "drawing"},
-    {"evaluation", "progress"},
-    {"training", "report", "trace", "survey", "simulate"},
+    {"evaluation", "progress", "saving"},
+    {"training", "report", "trace", "resume", "survey", "simulate"},
     {"stepper", "optim", "concurrency", "runread"},
-    {"algorithms", "runlog", "modelfiles", "doctor", "record", "rundirectory", "tabletext", "rates"},
+    {"algorithms", "runlog", "modelfiles", "doctor", "record", "rundirectory", "tabletext", "rates", "checkpoint", "pulse"},
     {"schedule", "mixing", "transport", "wiring", "machine", "placement", "sparse"},
     {"block", "models", "data", "weights", "runtime", "spectrum"},
     {"topology", "pieces", "mapping"},
 ]
-ANYONE = {"errors", "config", "randomness", "limits", "outputs"}
+ANYONE = {"errors", "config", "randomness", "limits", "outputs", "signals"}
 
 
 def imports(path):

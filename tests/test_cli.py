@@ -234,7 +234,7 @@ def test_a_model_that_fails_in_training_is_told_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_run_and_keeps_its_log(tmp_path, number):
+def test_a_signal_stops_the_run_behind_a_checkpoint_and_keeps_its_log(tmp_path, number):
     words = [sys.executable, "-m", "mpiconsensus", "train", "--set", "training.epochs=5000", "--out", "run"]
     process = subprocess.Popen(words, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stdout:
@@ -246,10 +246,10 @@ def test_a_signal_ends_the_run_and_keeps_its_log(tmp_path, number):
     since = time.monotonic()
     _, stderr = process.communicate(timeout=60)
     assert time.monotonic() - since < 30
-    assert process.returncode == 3 and number.name in stderr and "mpiconsensus report run" in stderr
+    assert process.returncode == 75 and number.name in stderr and "mpiconsensus train --resume run" in stderr
     run = Run(tmp_path / "run")
     assert not run.complete and len(run.epochs("epoch")) >= 2
-    assert f"at step {len(run.steps('step'))}:" in stderr, "every step taken is in the log"
+    assert f"at step {len(run.steps('step'))} of" in stderr, "every step taken is in the log"
 
 
 def test_lists(tmp_path):

@@ -2,13 +2,14 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, environment, run
 
 from mpiconsensus.limits import usable_cores
 from mpiconsensus.runread import Run
@@ -101,7 +102,8 @@ def test_inside_an_allocation_the_tasks_are_the_ranks(tmp_path, notes, shards):
     done = run("bash", copy, "--set", "log.name=a name", cwd=tmp_path, SHARDS=str(shards), VENV="", PATH=path, **allocation)
     assert done.returncode == 0, done.stderr
     expected = ["--bind-to", "none", "-n", "36", "python3", "-m", "mpiconsensus", "train", "jobs/torus36.toml"]
-    assert arguments() == [*expected, "--set", f"data.shards={shards}", "--set", "log.name=a name"]
+    resumed = ["--out", "runs/torus36-7", "--resume", "auto"]  # requeued, it goes on where it stopped
+    assert arguments() == [*expected, "--set", f"data.shards={shards}", *resumed, "--set", "log.name=a name"]
     assert (tmp_path / "surroundings").read_text().split()[0] == str(ROOT)
     # With an empty VENV the PATH stays as the modules made it.
     assert (tmp_path / "python").read_text().strip() == str(Path(sys.executable).parent / "python3")
@@ -144,6 +146,31 @@ def test_without_a_launcher_it_says_how_to_get_one(shards):
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert "no-such-mpirun" in line and "make setup" in line
+
+
+def test_a_signal_to_the_script_alone_stops_the_run_and_requeues_the_job(tmp_path, shards):
+    """As Slurm does: the script turns it into the one that mpirun passes on, waits, and asks for a requeue; requeued, it goes on."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "scontrol").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
+    (tmp_path / "bin" / "scontrol").chmod(0o755)
+    allocation = {"SLURM_JOB_ID": "7", "SLURM_SUBMIT_DIR": str(ROOT), "RANKS": "2", "RUN": str(tmp_path / "run"), "SHARDS": str(shards)}
+    launcher = "mpirun --oversubscribe"  # what Slurm would allow by itself
+    env = environment(VENV=sys.prefix, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}", LAUNCHER=launcher, **allocation)
+    words = ["bash", SCRIPT, "--set", "model.name=logistic", "--set", "training.epochs=100000", "--set", "evaluation.samples=1"]
+    process = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    next(line for line in process.stdout if line.split()[:1] == ["2"])
+    os.kill(process.pid, signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75 and "SIGUSR2 received" in stderr, stderr
+    assert (tmp_path / "asked").read_text() == "requeue 7\n"
+    with Run(tmp_path / "run") as run:
+        steps = len(run.steps("step"))
+    done = run_script(words, env, "--set", f"training.max_steps={steps + 2}", "--set", "training.epochs=100000")
+    assert done.returncode == 0 and f"going on at step {steps} of {steps + 2}" in done.stdout, done.stderr
+
+
+def run_script(words, env, *more):
+    return subprocess.run([*words, *more], env=env, capture_output=True, text=True, timeout=240, check=False)
 
 
 def slurm_is_up():

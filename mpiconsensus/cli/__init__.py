@@ -8,7 +8,7 @@ import traceback
 import click
 
 from mpiconsensus import __version__
-from mpiconsensus.errors import TrainingError, UserError, did_you_mean
+from mpiconsensus.errors import Stopped, TrainingError, UserError, did_you_mean
 
 # command -> (module, one line for the overview): help must come at once, without torch or MPI.
 COMMANDS = {
@@ -49,7 +49,10 @@ def group():
 
 
 def main():
-    """Run the command line; one clear line and exit code 2 for a user's mistake, 3 for a run that cannot go on."""
+    """Run the command line; one clear line and exit code 2 for a user's mistake, 3 for a run that cannot go on.
+
+    75 (EX_TEMPFAIL of sysexits.h: try again later) for a run that a signal stopped behind a checkpoint.
+    """
     code = 0
     try:
         group.main(standalone_mode=False)
@@ -61,6 +64,8 @@ def main():
         code = _tell(error.format_message(), 2)
     except TrainingError as error:
         _end_everywhere(error, 3)
+    except Stopped as error:
+        code = _tell(error, 75)
     except click.Abort:
         code = _tell("interrupted.", 130)
     except BrokenPipeError:
