@@ -9,6 +9,7 @@ from test_weights import connected
 from mpiconsensus import config, topology, weights
 from mpiconsensus.errors import UserError
 from mpiconsensus.topology.net import Net
+from mpiconsensus.weights import fastest
 from mpiconsensus.weights import given as from_files
 
 TAIL = np.array([[0, 1], [0, 2], [1, 2], [2, 3]])  # a triangle with a tail: degrees 2, 2, 3, 1
@@ -63,7 +64,7 @@ def test_a_hundred_thousand_vertices_need_no_dense_matrix():
     with pytest.raises(UserError, match="100000 vertices.*20000"):
         weights.matrix(Net("path:100000", n, edges), "metropolis")
     with pytest.raises(UserError, match="99999 edges.*6000 edges.*metropolis or best-constant"):
-        weights.fastest.solution(n, edges, "fastest")
+        fastest.solution(n, edges, "fastest")
 
 
 @pytest.mark.parametrize(
