@@ -52,7 +52,8 @@ def curves(found):
             label = curve.spec if curve.lambda_2 is None else f"{curve.spec}, $|\\lambda_2|$ = {curve.lambda_2:.4f}"
             y = np.where(curve.disagreement > 0, curve.disagreement, np.nan)
             every = max(1, rounds // 10)
-            axis.plot(y, color=colour, linewidth=1.3, marker=marker, markersize=3.5, markevery=(number * every // len(found), every), label=label)
+            marks = {"marker": marker, "markersize": 3.5, "markevery": (number * every // len(found), every)}
+            axis.plot(y, color=colour, linewidth=1.3, label=label, **marks)
             if curve.bound is not None:
                 axis.plot(np.where(curve.bound > 0, curve.bound, np.nan), color=colour, linewidth=0.7, linestyle=(0, (4, 2)))
         axis.plot([], color="0.4", linewidth=0.7, linestyle=(0, (4, 2)), label=r"$|\lambda_2|^t$")

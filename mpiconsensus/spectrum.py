@@ -185,9 +185,10 @@ def _smallest_by(inverse, L):
 def lanczos(A, n, steps, top_alone=False):
     """Return (value, residual, vector) of the smallest and of the largest eigenvalue of a symmetric A, and the steps taken.
 
-    At most `steps` of them; with `top_alone` the largest eigenvalue decides when it is enough. A maps (n,) to (n,) and the complement of ones into itself, where everything happens. Three vectors are kept: the
-    basis is made a second time for the Ritz vectors, and nothing is orthogonalised again; copies of eigenvalues which
-    that lets appear do not move the ends (Paige 1980).
+    At most `steps` of them; with `top_alone` the largest eigenvalue decides when it is enough. A maps (n,) to (n,) and the
+    complement of ones into itself, where everything happens. Three vectors are kept: the basis is made a second time for
+    the Ritz vectors, and nothing is orthogonalised again; copies of eigenvalues which that lets appear do not move the ends
+    (Paige, "Accuracy and effectiveness of the Lanczos algorithm for the symmetric eigenproblem", Linear Algebra and its Applications 34, 1980).
     """
     _, linalg = require_scipy(n)
     alpha, beta = [], []

@@ -60,7 +60,7 @@ def _neighbours(net):
 
 
 def diameter(net):
-    """Return the longest of the shortest paths; past MOST_DIAMETER vertices a Between by breadth-first sweeps."""
+    """Return the longest of the shortest paths, None where there is not one between all; past MOST_DIAMETER vertices a Between by breadth-first sweeps."""
     if net.n > MOST_DIAMETER:
         return _swept_diameter(net)
     start, index = _neighbours(net)
@@ -70,7 +70,9 @@ def diameter(net):
     reached = np.packbits(bits, axis=1).view(np.uint64)
     steps = 0
     while not (reached == np.uint64(2**64 - 1)).all():
-        reached = np.bitwise_or.reduceat(reached[index], start[:-1], axis=0)
+        before, reached = reached, np.bitwise_or.reduceat(reached[index], start[:-1], axis=0)
+        if (before == reached).all():
+            return None  # some vertex is out of reach
         steps += 1
     return steps
 
@@ -164,7 +166,7 @@ def words(figures):
     if figures["vertices"] == 1:
         return ["One vertex has nobody to agree with."]
     if figures.get("exact_after"):
-        told = [f"The mean is reached exactly after {figures['exact_after']} exchanges."]
+        told = [f"All vertices agree exactly after {figures['exact_after']} exchanges."]
     elif second is None:
         told = ["How fast the vertices agree was not computed."]
     elif isinstance(second, Between):

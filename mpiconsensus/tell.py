@@ -25,13 +25,16 @@ def lines(figures, what=""):
     pairs += [("|lambda_2|", _second(figures)), ("spectral gap", _number(of("spectral_gap")))]
     if of("single_round_factor") is not None:
         pairs.append(("worst single round", f"{_number(of('single_round_factor'))} of the disagreement is left"))
-    rounds = "exactly the mean" if of("exact_after") else "asymptotic rate, the worst case"
-    pairs.append(("rounds to shrink 1000x", f"{_number(of('rounds_to_shrink_1000'), never=of('lambda_2') is not None)} ({rounds})"))
+    rounds = "exact agreement" if of("exact_after") else "measured rate" if "exchanges" in figures else "asymptotic rate"
+    rounds += ", the worst case" * figures["symmetric"]
+    count = _number(of("rounds_to_shrink_1000"), never=of("lambda_2") is not None)
+    pairs.append(("rounds to shrink 1000x", f"{count} ({rounds})"))
     pairs += [("smallest weight", _smallest(figures)), ("mean", of("mean")), ("sent a round", _sent(figures, what))]
     if "nodes" in figures:
         total = of("bytes_a_round_crossing")
         bytes_ = "" if total is None else f", {size(total)} a round"
-        pairs.append(("crosses nodes", f"{of('edges_crossing'):,} of {of(arcs):,} {arcs}{bytes_} ({of('nodes')} nodes, vertices in blocks)"))
+        crossed = f"{of('edges_crossing'):,} of {of(arcs):,} {arcs}"
+        pairs.append(("crosses nodes", f"{crossed}{bytes_} ({of('nodes')} nodes, vertices in blocks)"))
     return pairs
 
 

@@ -179,7 +179,7 @@ def test_a_graph_that_changes_and_averages_exactly(monkeypatch):
     # Assran et al. 2019: log2(n) exchanges of the one-peer exponential graph average exactly.
     assert (figures["exact_after"], figures["rounds_to_shrink_1000"], figures["lambda_2"]) == (3, 3, 0.0)
     assert figures["bytes_a_round"] == 8 * 400 and figures["bytes_a_round_vertex_max"] == 400
-    assert "exactly after 3 exchanges" in survey.words(figures)[0]
+    assert "agree exactly after 3 exchanges" in survey.words(figures)[0]
 
 
 @pytest.mark.parametrize("weights_of", [uniform, push_sum])
@@ -220,3 +220,8 @@ def test_bounds_are_told_as_bounds():
 def test_a_model_gives_the_length_of_a_row():
     count, samples = survey.parameters_of("logistic")
     assert count == 64 * 10 + 10 and "1x8x8" in samples
+
+
+def test_vertices_out_of_reach_leave_no_diameter():
+    assert survey.diameter(directed(3, [(0, 1), (1, 2)])) is None
+    assert survey.diameter(Net("x", 4, np.array([[0, 1], [2, 3]]))) is None

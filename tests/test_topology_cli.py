@@ -59,6 +59,18 @@ def test_show_prints_json_with_all_digits():
     assert "bytes_a_round" not in found
 
 
+@pytest.mark.parametrize(
+    ("spec", "method", "told"),
+    [
+        ("one-peer-exponential:8", "uniform", "3 (exact agreement)"),
+        ("matchings:ring:6", "metropolis", "measured rate)"),
+        ("directed-exponential:12", "push-sum", "(asymptotic rate)"),
+    ],
+)
+def test_the_rounds_say_what_they_are(spec, method, told):
+    assert lines(topo("show", spec, "--weights", method))["rounds to shrink 1000x"].endswith(told)
+
+
 def test_near_one_the_digits_that_count_are_shown():
     shown = lines(topo("show", "ring:1000"))["|lambda_2|"]
     true = 1 - (2 - 2 * np.cos(2 * np.pi / 1000)) / 3

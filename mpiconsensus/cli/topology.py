@@ -46,7 +46,8 @@ def list_(as_json):
 
     methods = {name: method.meaning for name, method in METHODS.items()}
     if as_json:
-        click.echo(json.dumps({"graphs": {name: form._asdict() | {"high": _finite(form.high)} for name, form in FORMS.items()}, "weights": methods}, indent=1))
+        forms = {name: form._asdict() | {"high": _finite(form.high)} for name, form in FORMS.items()}
+        click.echo(json.dumps({"graphs": forms, "weights": methods}, indent=1))
         return
     click.echo("Graphs, as topology.graph takes them, on the vertices 0 to n - 1.\n")
     for name, form in FORMS.items():
@@ -183,7 +184,8 @@ def simulate(specs, rounds, weights, seed, dimension, prefix, suffix, force):
         outputs.check("--out", f"{prefix}.h5", force)
         outputs.check("--out", f"{prefix}.{suffix}", force, outputs.PICTURES)
     curves = [consensus.simulate(_net(spec, seed), weights, rounds, seed, dimension) for spec in specs]
-    click.echo(f"disagreement ||X_t - x_bar|| / ||X_0 - x_bar||, {weights} weights, {dimension} number{'s' * (dimension > 1)} a vertex, seed {seed}\n")
+    each = f"{dimension} number{'s' * (dimension > 1)} a vertex"
+    click.echo(f"disagreement ||X_t - x_bar|| / ||X_0 - x_bar||, {weights} weights, {each}, seed {seed}\n")
     for line in tell.aligned(*consensus.table(curves)):
         click.echo(line)
     if prefix:
