@@ -158,6 +158,12 @@ def test_traffic_is_accuracy_against_what_was_sent(small_runs, tmp_path):
     np.testing.assert_allclose(1e3 * figure.axes[0].lines[0].get_xdata(), sent)
 
 
+def test_what_was_reached_before_the_first_byte_has_no_place_on_a_logarithmic_axis():
+    row = {f"{name}_{word}": 0.5 for name in ("accuracy", "train_loss") for word in ("mean", "min", "max")}
+    figure = script("traffic").draw([("run", [row | {"bytes_sent_vertex": sent} for sent in (0.0, 2e3, 4e3)])])
+    assert [axis.lines[0].get_xdata().tolist() for axis in figure.axes] == [[2, 4], [2, 4]]
+
+
 def seeds(where, name):
     """Return the closing accuracies in percent of two seeds of one job, (2, n)."""
     with log(where / f"{name}-s1") as one, log(where / f"{name}-s2") as two:
@@ -322,6 +328,7 @@ def test_without_matplotlib_and_with_a_full_disk_nothing_is_written_over(small_r
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "matplotlib", None)
         assert "pip install matplotlib" in refused("curves", small_runs / "complete", "-o", out)
+        assert "pip install matplotlib" in refused("curves", "nowhere"), "told ahead of any reading"
     assert sorted(path.read_text() for path in tmp_path.iterdir()) == ["mine", "mine"]
 
 
