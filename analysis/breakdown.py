@@ -3,9 +3,9 @@
     python analysis/breakdown.py RUN... [-o breakdown.png]
 
 Milliseconds a step of a rank, mean over the ranks: the vertices of a rank share it, so that theirs are summed. A step's
-time is the wall time of the epochs without their evaluation, divided by the steps; "other" is what is left of it. The
-hatched bar below is no part of the sum: rows were that long on their way while something else was computed (with
-messages, at most that long).
+time is rank 0's wall time of the epochs without their evaluation, divided by the steps; "other" is what is left of it,
+not drawn where it is below 0 because other ranks waited into rank 0's evaluation. The hatched bar below is no part of the sum: rows were that long on their way while something
+else was computed (with messages, at most that long).
 """
 
 import sys
