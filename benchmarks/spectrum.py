@@ -23,7 +23,9 @@ SPECS = ("random:100000,300000", "regular:100000,6", "small-world:100000,6,0.1",
 def measure(spec, method):
     """Return the figures of one graph, measured in this process."""
     start = time.perf_counter()
-    from mpiconsensus import survey, tell, topology
+    from mpiconsensus import topology
+    from mpiconsensus.survey import figures as survey
+    from mpiconsensus.survey import tell
 
     net = topology.net(spec, 1)
     built = time.perf_counter()

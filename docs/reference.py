@@ -88,9 +88,9 @@ and description as attributes.
 | --- | --- |
 | `/config/toml` | the resolved job, TOML |
 | `/config/facts` | versions, hosts, command and figures of the run, JSON |
-| `/graph` | attributes `n`, `lambda2_modulus`, `spectral_gap`, `spec`, `weights` |
-| `/graph/edges` | (edges, 2), pairs of vertices |
-| `/graph/W` | (n, n) mixing matrix, row = receiver; past {runlog.DENSE} vertices `/graph/W_triplets/rows`, `columns`, `weights` |
+| `/graph` | attributes `n`, `lambda2_modulus` (of a changing graph the factor an exchange), `spectral_gap`, `spec`, `weights`, `directed`, `changing` |
+| `/graph/edges` | (edges, 2), pairs of vertices; directed: arcs (sender, receiver); changing: of all exchanges |
+| `/graph/W` | (n, n) mixing matrix, row = receiver, of a changing graph its average over the exchanges; past {runlog.DENSE} vertices `/graph/W_triplets/rows`, `columns`, `weights` |
 | `/data` | attribute `partition` |
 | `/data/labels` | (n, classes) {runlog.LABELS}; absent where old shards do not say |
 | `/data/skew` | (n,) {runlog.SKEW} |

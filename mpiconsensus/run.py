@@ -3,26 +3,19 @@
 The directory is the interface: job.toml (resolved), run.h5, log/, checkpoint/, model/, stdout.log.
 """
 
-import platform
-import shlex
-import subprocess
-import sys
 import time
-from datetime import UTC, datetime
-from importlib import metadata
 
 import numpy as np
 import torch
 
-from mpiconsensus import __version__, checkpoint, evaluation, mixing, modelfiles, report, resume, rundirectory, saving, signals
-from mpiconsensus.data.partition import skew
+from mpiconsensus import checkpoint, evaluation, mixing, modelfiles, provenance, report, resume, rundirectory, saving, signals
 from mpiconsensus.errors import Stopped, TrainingError
 from mpiconsensus.progress import Progress
 from mpiconsensus.pulse import Pulse
 from mpiconsensus.record import Record
 from mpiconsensus.runlog import RankLog
 from mpiconsensus.runread import assemble
-from mpiconsensus.training import Trainer, model_name
+from mpiconsensus.training import Trainer
 
 
 def train(job, world, wiring, source, threads, out=None, placement=None, start=None, told=None):
@@ -85,9 +78,9 @@ class Session:
         path = f"rank-{rank:04d}.h5"
         self.log = RankLog(directory / ("log.new" if found else "log") / path, rank, trainer.hosted, network=rank == 0)
         self.progress = Progress(directory, bool(found)) if rank == 0 else None
-        self.facts = self._facts(threads, found)
+        self.facts = provenance.run(trainer, threads, found)
         if rank == 0:
-            self.log.describe(self.job.to_toml(), self.facts, _graph(trainer.wiring), _data(trainer.source))
+            self.log.describe(self.job.to_toml(), self.facts, provenance.graph(trainer.wiring), provenance.data(trainer.source))
         self.started = time.perf_counter()
         if found:
             saving.restore(self, directory, found)
@@ -282,62 +275,10 @@ class Session:
         last = {"epoch": -(-trainer.total_steps // trainer.steps_per_epoch), "vertex": self.closing.accuracy, "states": self._states()}
         last["mean"] = self.evaluator.mean_module().state_dict()
         for which, model, split in (("last", last, "test"), ("best", best, "validation" if self.evaluator.validating else "test")):
-            facts, accuracy = self._model_facts(model["epoch"]), dict(zip(trainer.hosted, model["vertex"].tolist()))
+            facts, accuracy = provenance.model(trainer, model["epoch"]), dict(zip(trainer.hosted, model["vertex"].tolist()))
             modelfiles.save_vertices(self.directory, which, dict(zip(trainer.hosted, model["states"])), facts, accuracy)
             everyone = self.world.gather(accuracy)
             if self.world.rank == 0:
                 modelfiles.save_mean(self.directory, which, model["mean"], facts)
                 together = {vertex: value for part in everyone for vertex, value in part.items()}
                 modelfiles.save_index(self.directory, which, together, model["epoch"], split)
-
-    def _model_facts(self, epoch):
-        source, job = self.trainer.source, self.job
-        return dict(
-            model=model_name(job, source), shape=list(source.shape), classes=source.classes, norm=job.model.norm,
-            hidden=job.model.hidden, dataset=source.name, mean=source.mean.tolist(), std=source.std.tolist(), scale=source.scale,
-            class_names=list(source.class_names), epoch=epoch,
-        )  # fmt: skip
-
-    def _facts(self, threads, found):
-        trainer, source = self.trainer, self.trainer.source
-        now, before = datetime.now(UTC).isoformat(timespec="seconds"), found.content if found else {"resumed": []}
-        resumed = before["resumed"] + ([{"step": before["step"], "at": now, "ranks": self.world.size}] if found else [])
-        return dict(
-            mpiconsensus=__version__, python=platform.python_version(), torch=torch.__version__, numpy=np.__version__,
-            h5py=metadata.version("h5py"), hosts=self.world.hosts, git=_git_commit(), command=shlex.join(sys.argv),
-            mpi=_mpi_library(self.world), ranks=self.world.size, nodes=self.world.nodes, threads=threads,
-            started=before.get("started", now), resumed=resumed, model=model_name(self.job, source),
-            parameters=trainer.block.layout.count, data=source.name, train_samples=sum(source.sizes),
-            algorithm=self.job.algorithm.name, transport=trainer.exchange.title, device=str(trainer.device),
-            concurrency=trainer.concurrency.name, steps_per_epoch=trainer.steps_per_epoch,
-        )  # fmt: skip
-
-
-def _graph(wiring):
-    w = wiring.matrix
-    return dict(
-        n=wiring.n, edges=wiring.edges, W=w, lambda2_modulus=wiring.second_modulus, spectral_gap=1.0 - wiring.second_modulus,
-        spec=wiring.spec, weights=wiring.weights,
-    )  # fmt: skip
-
-
-def _data(source):
-    counted = source.labels is not None
-    return dict(partition=source.partition, labels=source.labels, skew=skew(source.labels) if counted else None)
-
-
-def _mpi_library(world):
-    if world.comm is None:
-        return "none (one process)"
-    from mpiconsensus.runtime import mpi
-
-    return mpi().Get_library_version().split("\n")[0].split(", package")[0].strip().rstrip("\x00")
-
-
-def _git_commit():
-    """Return the commit of the working directory's repository, '' where there is none."""
-    try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return found.stdout.strip() if found.returncode == 0 else ""

@@ -116,7 +116,7 @@ class RankLog:
 
         `facts` is a dict that JSON can hold: versions, hosts, git, command, mpi, ranks, threads, started, model,
         parameters, data, algorithm. `graph` holds n, edges (E, 2), W (n, n) or None with triplets (rows, columns,
-        weights), lambda2_modulus, spectral_gap, spec and weights (name). `data` holds partition (its spec), labels
+        weights), lambda2_modulus, spectral_gap, spec and weights (name), and may hold directed and changing. `data` holds partition (its spec), labels
         (n, classes) and skew (n,), both None where the shards do not say.
         """
         self._description = (config_toml, json.dumps(facts), graph, data)
@@ -306,8 +306,11 @@ def _describe(file, config_toml, facts, graph, data):
             store(division, "skew", np.asarray(data["skew"], "<f8"), "1", SKEW)
     group = file.create_group("graph")
     group.attrs.update({k: graph[k] for k in ("n", "lambda2_modulus", "spectral_gap", "spec", "weights")})
-    store(group, "edges", np.asarray(graph["edges"], "<i8").reshape(-1, 2), "1", "pairs of vertices")
-    meaning = "mixing matrix, row = receiver"
+    directed, changing = bool(graph.get("directed")), bool(graph.get("changing"))
+    group.attrs.update(directed=directed, changing=changing)
+    pairs = "arcs (sender, receiver)" if directed else "pairs of vertices"
+    store(group, "edges", np.asarray(graph["edges"], "<i8").reshape(-1, 2), "1", pairs + ", of all exchanges" * changing)
+    meaning = "mixing matrix, row = receiver" + ", average over the exchanges" * changing
     if graph["W"] is not None and graph["n"] <= DENSE:
         store(group, "W", np.asarray(graph["W"], "<f8"), "1", meaning, compression="gzip")
         return

@@ -14,8 +14,8 @@ class Wiring(NamedTuple):
     """spec: canonical graph spec; n vertices; edges (m, 2) int64; matrix W (n, n) float64; second_modulus |lambda_2|.
 
     directed: the edges are arcs (sender, receiver). changing: what gives the edges of each exchange (topology.Net), of a
-    graph that changes; edges are then the union, matrix the average over a period (or over SAMPLED exchanges), and
-    second_modulus the factor an exchange by which all of them together shrink disagreement.
+    graph that changes; edges are then the union, matrix the average over its exchanges, and second_modulus the factor an
+    exchange by which they shrink disagreement (survey.rates.of_changing), NaN past the size where it is measured.
     """
 
     spec: str
@@ -62,7 +62,10 @@ def _build(table, n):
     topology.require_dense(net)
     method = weights.resolve(net, table.weights)
     if net.changing:
-        wiring = Wiring(net.spec, method, net.n, net.edges, np.eye(net.n), 1.0, net.directed, net.changing)
-        return wiring._replace(**dict(zip(("matrix", "second_modulus"), weights.changing(net, method))))
+        from mpiconsensus.survey import rates
+
+        second = rates.of_changing(net, method)["lambda_2"]
+        second = float("nan") if second is None else second
+        return Wiring(net.spec, method, net.n, net.edges, rates.average(net, method), second, net.directed, net.changing)
     matrix = weights.matrix(net, method)
     return Wiring(net.spec, method, net.n, net.edges, matrix, float(weights.second_modulus(matrix)), net.directed)

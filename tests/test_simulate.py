@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from test_survey import Turns, directed, given, push_sum, uniform
 
-from mpiconsensus import drawing, simulate, sparse, topology, weights
+from mpiconsensus import topology, weights
 from mpiconsensus.errors import TrainingError, UserError
 from mpiconsensus.randomness import generator
+from mpiconsensus.survey import drawing, simulate, sparse
 from mpiconsensus.topology.net import Net
 
 

@@ -6,8 +6,9 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from mpiconsensus import sparse, spectrum, topology, weights
+from mpiconsensus import topology, weights
 from mpiconsensus.errors import UserError
+from mpiconsensus.survey import sparse, spectrum
 from mpiconsensus.topology.net import Net
 
 

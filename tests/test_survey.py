@@ -6,9 +6,11 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from mpiconsensus import rates, sparse, survey, tell, topology, weights
+from mpiconsensus import topology, weights
 from mpiconsensus.errors import UserError
-from mpiconsensus.rates import Between
+from mpiconsensus.survey import figures as survey
+from mpiconsensus.survey import rates, sparse, tell
+from mpiconsensus.survey.rates import Between
 from mpiconsensus.topology.net import Net
 
 
@@ -84,7 +86,7 @@ def test_the_rounds_are_those_that_shrink_the_worst_disagreement(spec):
 def test_one_round_averages_a_complete_graph_and_one_vertex_needs_none():
     figures = survey.survey(topology.net("complete:6", 1), "metropolis")
     assert figures["rounds_to_shrink_1000"] == 1 and figures["lambda_2"] < 1e-12 and "One round reaches the mean" in survey.words(figures)[0]
-    alone = survey.survey(topology.net("complete:1", 1), "metropolis", 10, survey.block(1, 1))
+    alone = survey.survey(topology.net("complete:1", 1), "metropolis", 10, np.zeros(1, int))
     assert (alone["rounds_to_shrink_1000"], alone["lambda_2"], alone["bytes_a_round"], alone["edges_crossing"]) == (0, 0.0, 0, 0)
     assert "nobody" in survey.words(alone)[0]
 
@@ -118,10 +120,10 @@ def test_the_edges_between_blocks_are_counted(spec, nodes):
     net = topology.net(spec, 1)
     owner = [next(b for b in range(nodes) if v in np.array_split(np.arange(net.n), nodes)[b]) for v in range(net.n)]
     count = sum(owner[i] != owner[j] for i, j in net.edges)
-    figures = survey.crossing(net, survey.block(net.n, nodes), 10)
+    figures = survey.crossing(net, survey.on_nodes(net, nodes, "block"), 10)
     assert figures == {"nodes": nodes, "edges_crossing": count, "bytes_a_round_crossing": 2 * 40 * count}
     with pytest.raises(UserError, match=f"the graph has {net.n} vertices"):
-        survey.block(net.n, net.n + 1)
+        survey.on_nodes(net, net.n + 1, "block")
 
 
 @pytest.mark.parametrize("spec", ["ring:30", "grid:4x9", "random:60,90", "random:60,59", "regular:60,3"])

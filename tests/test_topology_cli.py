@@ -10,9 +10,10 @@ from click.testing import CliRunner
 from conftest import cli
 from test_architecture import loaded
 
-from mpiconsensus import drawing, sparse, topology, weights
+from mpiconsensus import topology, weights
 from mpiconsensus.cli import group
 from mpiconsensus.errors import UserError
+from mpiconsensus.survey import drawing, sparse
 
 
 def topo(*words):
@@ -43,7 +44,7 @@ def test_show_prints_a_line_a_figure():
         "algebraic connectivity": "1", "weights": "best-constant", "|lambda_2|": "0.7778", "spectral gap": "0.22222",
         "rounds to shrink 1000x": "28 (asymptotic rate, the worst case)", "smallest weight": "0.11111", "mean": "kept",
         "sent a round": "864 kB in all, at most 24 kB by a vertex (1,500 parameters, float32)",
-        "crosses nodes": "28 of 72 edges, 336 kB a round (4 nodes, vertices in blocks)",
+        "crosses nodes": "28 of 72 edges, 336 kB a round (4 nodes, block)",
     }  # fmt: skip
     assert {name: shown[name] for name in expected} == expected
     text = topo("show", "torus:6x6", "--weights", "best-constant")

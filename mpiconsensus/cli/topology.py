@@ -28,12 +28,13 @@ def _parameters(context, option, text):
 
 SPEC = click.argument("spec")
 SPECS = click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
-WEIGHTS = click.option("--weights", default="metropolis", show_default=True, metavar="METHOD", help="Weights as topology.weights takes them.")
+WEIGHTS = click.option("--weights", default="auto", show_default=True, metavar="METHOD", help="Weights as topology.weights takes them.")
 SEED = click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of graphs that are drawn, as topology.seed.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 PARAMETERS = click.option("--parameters", callback=_parameters, metavar="N", help="Length of a row in float32 numbers, as in 270k, for the bytes of a round.")
 MODEL = click.option("--model", metavar="NAME", help="The same from a model as model.name takes it; loads torch.")
-NODES = click.option("--nodes", type=click.IntRange(1), metavar="N", help="Put the vertices on so many nodes in blocks: the edges and bytes that cross.")
+NODES = click.option("--nodes", type=click.IntRange(1), metavar="N", help="Put the vertices on so many nodes: the edges and bytes that cross.")
+PLACEMENT = click.option("--placement", default="block", show_default=True, metavar="NAME", help="How they are put there, as placement.map.")
 FORCE = click.option("--force", is_flag=True, help="Write over files that are there.")
 
 
@@ -82,20 +83,22 @@ def _row(parameters, model):
         raise UserError(f"--parameters {parameters} and --model {model} are both given; give one.")
     if not model:
         return parameters, ""
-    from mpiconsensus.survey import parameters_of
+    from mpiconsensus.survey.figures import parameters_of
 
     count, samples = parameters_of(model)
     return count, f"{model} for {samples}"
 
 
-def _surveys(specs, methods, seed, parameters, nodes=None):
-    from mpiconsensus import survey
+def _surveys(specs, methods, seed, parameters, nodes=None, placement="block"):
+    from mpiconsensus.survey.figures import on_nodes, survey
+    from mpiconsensus.weights import resolve
 
     found = []
     for spec in specs:
         net = _net(spec, seed)
-        on = survey.block(net.n, nodes) if nodes else None
-        found += [survey.survey(net, method, parameters, on) for method in methods]
+        on = on_nodes(net, nodes, placement) if nodes else None
+        extra = {"placement": placement} if nodes else {}
+        found += [survey(net, resolve(net, method), parameters, on) | extra for method in methods]
     return found
 
 
@@ -106,24 +109,26 @@ def _surveys(specs, methods, seed, parameters, nodes=None):
 @PARAMETERS
 @MODEL
 @NODES
+@PLACEMENT
 @JSON
-def show(spec, weights, seed, parameters, model, nodes, as_json):
+def show(spec, weights, seed, parameters, model, nodes, placement, as_json):
     """Show the figures of the graph SPEC with weights: degrees, distances, spectrum, bytes of a round."""
-    from mpiconsensus import survey, tell
+    from mpiconsensus.survey import figures as surveyed
+    from mpiconsensus.survey import tell
 
     parameters, what = _row(parameters, model)
-    (figures,) = _surveys([spec], [weights], seed, parameters, nodes)
+    (figures,) = _surveys([spec], [weights], seed, parameters, nodes, placement)
     if as_json:
         click.echo(json.dumps(tell.plain(figures), indent=1))
         return
     for name, value in tell.lines(figures, what):
         click.echo(f"{name:23} {value}")
-    click.echo("\n" + "\n".join(survey.words(figures)))
+    click.echo("\n" + "\n".join(surveyed.words(figures)))
 
 
 @topology.command()
 @SPECS
-@click.option("--weights", default="metropolis", show_default=True, metavar="METHOD,...", help="Weights, several separated by commas: a row each.")
+@click.option("--weights", default="auto", show_default=True, metavar="METHOD,...", help="Weights, several separated by commas: a row each.")
 @SEED
 @PARAMETERS
 @MODEL
@@ -132,7 +137,8 @@ def show(spec, weights, seed, parameters, model, nodes, as_json):
 @FORCE
 def compare(specs, weights, seed, parameters, model, as_json, csv_file, force):
     """Put the figures of several graphs side by side, a row each, in the order given."""
-    from mpiconsensus import outputs, tell
+    from mpiconsensus import outputs
+    from mpiconsensus.survey import tell
 
     if csv_file:
         outputs.check("--csv", csv_file, force)
@@ -157,12 +163,14 @@ def compare(specs, weights, seed, parameters, model, as_json, csv_file, force):
 @FORCE
 def plot(spec, picture, weights, seed, force):
     """Draw the graph SPEC, its edges coloured by weight, beside its mixing matrix; needs matplotlib."""
-    from mpiconsensus import drawing, outputs, tell
+    from mpiconsensus import outputs
+    from mpiconsensus.survey import drawing, tell
+    from mpiconsensus.weights import resolve
 
     picture = picture or f"{tell.file_name(spec)}.png"
     outputs.check("--out", picture, force, outputs.PICTURES)
     net = _net(spec, seed)
-    drawing.save(drawing.graph_and_weights(net, weights), picture)
+    drawing.save(drawing.graph_and_weights(net, resolve(net, weights)), picture)
     click.echo(f"picture    {picture}")
 
 
@@ -177,19 +185,22 @@ def plot(spec, picture, weights, seed, force):
 @FORCE
 def simulate(specs, rounds, weights, seed, dimension, prefix, suffix, force):
     """Average random values over each graph: how far they are from agreeing after each round, beside |lambda_2|^t."""
-    from mpiconsensus import outputs, tell
-    from mpiconsensus import simulate as consensus
+    from mpiconsensus import outputs
+    from mpiconsensus.survey import simulate as consensus
+    from mpiconsensus.survey import tell
+    from mpiconsensus.weights import resolve
 
     if prefix:
         outputs.check("--out", f"{prefix}.h5", force)
         outputs.check("--out", f"{prefix}.{suffix}", force, outputs.PICTURES)
-    curves = [consensus.simulate(_net(spec, seed), weights, rounds, seed, dimension) for spec in specs]
+    nets = [_net(spec, seed) for spec in specs]
+    curves = [consensus.simulate(net, resolve(net, weights), rounds, seed, dimension) for net in nets]
     each = f"{dimension} number{'s' * (dimension > 1)} a vertex"
     click.echo(f"disagreement ||X_t - x_bar|| / ||X_0 - x_bar||, {weights} weights, {each}, seed {seed}\n")
     for line in tell.aligned(*consensus.table(curves)):
         click.echo(line)
     if prefix:
-        from mpiconsensus import drawing
+        from mpiconsensus.survey import drawing
 
         consensus.save(f"{prefix}.h5", curves)
         drawing.save(drawing.curves(curves), f"{prefix}.{suffix}")

@@ -8,13 +8,12 @@ import numpy as np
 from mpiconsensus.errors import UserError
 from mpiconsensus.topology.net import Net
 from mpiconsensus.weights.basic import DENSE_VERTICES, LOCAL, SYMMETRIC, dense, edge_weights, rows, sparse_rows, symmetric_matrix
-from mpiconsensus.weights.changing import changing
 from mpiconsensus.weights.checks import check
 from mpiconsensus.weights.methods import METHODS, Method, allowed, require, resolve
 from mpiconsensus.weights.spectra import damping, second_modulus, spectral_gap
 
 __all__ = [
-    "METHODS", "Method", "allowed", "changing", "check", "damping", "edge_weights", "matrix", "mixing_matrix", "require",
+    "METHODS", "Method", "allowed", "check", "damping", "edge_weights", "matrix", "mixing_matrix", "require",
     "resolve", "rows", "second_modulus", "sparse_rows", "spectral_gap",
 ]  # fmt: skip
 

@@ -4,8 +4,8 @@ import csv
 import math
 import re
 
-from mpiconsensus.rates import Between
-from mpiconsensus.report import plain_lines as aligned
+from mpiconsensus.survey.rates import Between
+from mpiconsensus.tabletext import plain as aligned
 
 __all__ = ["aligned", "file_name", "lines", "plain", "side_by_side", "write_csv"]
 
@@ -34,7 +34,7 @@ def lines(figures, what=""):
         total = of("bytes_a_round_crossing")
         bytes_ = "" if total is None else f", {size(total)} a round"
         crossed = f"{of('edges_crossing'):,} of {of(arcs):,} {arcs}"
-        pairs.append(("crosses nodes", f"{crossed}{bytes_} ({of('nodes')} nodes, vertices in blocks)"))
+        pairs.append(("crosses nodes", f"{crossed}{bytes_} ({of('nodes')} nodes, {of('placement')})"))
     return pairs
 
 

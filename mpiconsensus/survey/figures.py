@@ -6,9 +6,10 @@ is not computed is None; `words` says in a sentence what they mean. Bytes are th
 
 import numpy as np
 
-from mpiconsensus import rates, spectrum
+from mpiconsensus import mapping
 from mpiconsensus.errors import UserError
-from mpiconsensus.rates import Between
+from mpiconsensus.survey import rates, spectrum
+from mpiconsensus.survey.rates import Between
 
 # All pairs at once by bits: n^2/8 bytes, a second at most.
 MOST_DIAMETER = 1500
@@ -143,21 +144,18 @@ def parameters_of(model):
     return sum(p.numel() for p in module.parameters()), f"{'x'.join(map(str, shape))} samples, {classes} classes"
 
 
-def block(n, nodes):
-    """Return (n,) the node of each vertex: contiguous blocks, as even as they go; UserError for more nodes than vertices."""
-    if nodes > n:
-        raise UserError(f"--nodes {nodes}: the graph has {n} vert{'ex' if n == 1 else 'ices'}; give at most as many nodes.")
-    return np.repeat(np.arange(nodes), [n // nodes + (b < n % nodes) for b in range(nodes)])
+def on_nodes(net, nodes, how):
+    """Return (n,) the node of each vertex by a map of placement.map, one rank a node; UserError as mapping.plan, and for too many nodes."""
+    if nodes > net.n:
+        raise UserError(f"--nodes {nodes}: the graph has {net.n} vert{'ex' if net.n == 1 else 'ices'}; give at most as many nodes.")
+    return mapping.plan(net, [1] * nodes, how)[1]
 
 
 def crossing(net, node_of_vertex, parameters=None):
     """Return the figures of edges between nodes; `node_of_vertex` (n,) int. Of a changing graph those of the union."""
-    i, j = np.asarray(node_of_vertex)[net.edges.T]
-    crossed = int((i != j).sum())
-    figures = {"nodes": int(np.max(node_of_vertex)) + 1, "edges_crossing": crossed}
-    if parameters is not None:
-        figures["bytes_a_round_crossing"] = crossed * parameters * FLOAT32 * (1 if net.directed else 2)
-    return figures
+    crossed = mapping.crossing(net.edges, node_of_vertex, (parameters or 0) * FLOAT32, net.directed)
+    figures = {"nodes": int(np.max(node_of_vertex)) + 1, "edges_crossing": crossed.edges}
+    return figures if parameters is None else figures | {"bytes_a_round_crossing": crossed.bytes}
 
 
 def words(figures):

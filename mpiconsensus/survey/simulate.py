@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mpiconsensus import outputs, rates, sparse
+from mpiconsensus import outputs
 from mpiconsensus.randomness import generator
+from mpiconsensus.survey import rates, sparse
 
 FORMAT, VERSION = "mpiconsensus simulate", 1
 

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mpiconsensus import rates, sparse
+from mpiconsensus import outputs
 from mpiconsensus.errors import UserError
-from mpiconsensus.rates import SUMS
+from mpiconsensus.survey import rates, sparse
+from mpiconsensus.survey.rates import SUMS
 
 MOST = 500
 MOST_CELLS = 150
@@ -30,9 +31,8 @@ def graph_and_weights(net, method):
     figures = rates.of_changing(net, method) if net.changing else rates.of_constant(net, method)
     title = f"{net.spec}, {method} weights, $|\\lambda_2|$ = {figures['lambda_2']:.4f}"
     if net.changing:
-        rounds = range(net.changing.period or rates.EXCHANGES)
-        W = sum(sparse.at(net, method, k).dense() for k in rounds) / len(rounds)
-        title += f", mean over {len(rounds)} exchanges"
+        W = rates.average(net, method)
+        title += f", mean over {net.changing.period or rates.EXCHANGES} exchanges"
     else:
         W = sparse.of(net, method).dense()
     with _figure((8.0, 4.4)) as figure:
@@ -69,8 +69,6 @@ def curves(found):
 def save(figure, path):
     """Write a figure in the format of the suffix, whole or not at all."""
     import matplotlib
-
-    from mpiconsensus import outputs
 
     with matplotlib.rc_context(SETTINGS):
         outputs.put(path, lambda name: figure.savefig(name, dpi=200))

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mpiconsensus import sparse, spectrum, weights
+from mpiconsensus import weights
+from mpiconsensus.survey import sparse, spectrum
 
 # A changing graph is measured over whole periods, these exchanges or more.
 EXCHANGES = 200
@@ -93,6 +94,12 @@ def of_changing(net, method):
             return figures | {"lambda_2": 0.0, "spectral_gap": 1.0, "rounds_to_shrink_1000": k, "exchanges": k, "exact_after": k}
     second = shrinking(P) ** (1 / k)
     return figures | {"lambda_2": second, "spectral_gap": 1 - second, "rounds_to_shrink_1000": rounds_to_shrink(1 - second), "exchanges": k}
+
+
+def average(net, method):
+    """Return the (n, n) average of the W of a Net that changes over its period, or over the first EXCHANGES."""
+    count = net.changing.period or EXCHANGES
+    return sum(sparse.at(net, method, k).dense() for k in range(count)) / count
 
 
 def _distance(P):

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mpiconsensus import spectrum, weights
+from mpiconsensus import weights
 from mpiconsensus.errors import UserError
+from mpiconsensus.survey import spectrum
 from mpiconsensus.weights.basic import LOCAL, SYMMETRIC
 
 # Up to here W is an array n x n: 32 MB, and every method can give it.
