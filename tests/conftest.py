@@ -1,10 +1,12 @@
 """What the tests share: a real mpirun, and jobs small enough for seconds."""
 
+import atexit
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # One thread a rank: ranks times threads beyond the cores makes a step tens of times slower.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Answers that are kept from one call to the next stay within one run of the tests.
+os.environ["MPICONSENSUS_CACHE"] = tempfile.mkdtemp(prefix="mpiconsensus-")
+atexit.register(shutil.rmtree, os.environ["MPICONSENSUS_CACHE"], ignore_errors=True)
 
 
 def environment(**changes):

@@ -303,3 +303,14 @@ def test_cheap_and_closed_answers_are_not_kept(own_cache):
         weights.mixing_matrix(*graph("grid:3x4"), method)
     weights.mixing_matrix(*graph("torus:6x6"), "fastest")
     assert not own_cache.exists()
+
+
+def test_an_edge_that_is_worth_nothing_carries_nothing():
+    """The interior-point method keeps every weight above 0; an edge of weight 1e-9 would be sent over at every round."""
+    n, edges = graph(f"file:{ROOT / 'jobs' / 'graphs' / 'negative12.txt'}")
+    found = fastest.solution(n, edges, "fastest-nonnegative")
+    w = found.weights
+    # The two edges that the fastest weights use backwards, and the one beside them.
+    assert {(6, 7), (7, 8)} <= {tuple(edge) for edge in edges[w == 0].tolist()}
+    assert w[w > 0].min() > 1e-3
+    certified(n, edges, "fastest-nonnegative", found)

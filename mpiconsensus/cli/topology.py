@@ -196,7 +196,8 @@ def simulate(specs, rounds, weights, seed, dimension, prefix, suffix, force):
     nets = [_net(spec, seed) for spec in specs]
     curves = [consensus.simulate(net, resolve(net, weights), rounds, seed, dimension) for net in nets]
     each = f"{dimension} number{'s' * (dimension > 1)} a vertex"
-    click.echo(f"disagreement ||X_t - x_bar|| / ||X_0 - x_bar||, {weights} weights, {each}, seed {seed}\n")
+    used = " and ".join(dict.fromkeys(curve.weights for curve in curves))
+    click.echo(f"disagreement ||X_t - x_bar|| / ||X_0 - x_bar||, {used} weights, {each}, seed {seed}\n")
     for line in tell.aligned(*consensus.table(curves)):
         click.echo(line)
     if prefix:
