@@ -39,8 +39,8 @@ def estimate(job, wiring, source, placement):
     per_step = sum(_bytes_of_step(algorithm, k, wiring.n, row, layout) for k in range(counted)) / counted
     sample = torch.Size(source.shape).numel() * (1 if len(source.shape) == 3 else 4)
     facts = {
-        "graph": f"{wiring.spec}: {wiring.n} vertices, {len(wiring.edges)} edges, |lambda_2| = {wiring.second_modulus:.4f}",
-        "placement": placement.describe(wiring.edges),
+        "graph": f"{wiring.spec}: {wiring.n} vertices, {len(wiring.edges)} {wiring.links}, |lambda_2| = {wiring.second_modulus:.4f}",
+        "placement": placement.describe(wiring.edges, wiring.links),
         "data": f"{source.name}: {sum(source.sizes)} samples, {min(source.sizes)} to {max(source.sizes)} a vertex",
         "model": f"{name}: {layout.count:,} parameters, a row of {_told(row)}",
         "sent a step by all vertices": f"{_told(per_step)} (average over {counted} steps; the run has about {steps:,})",

@@ -38,10 +38,10 @@ class Placement:
         ordered[self.order] = gathered
         return ordered
 
-    def describe(self, edges):
-        """Return in words the map and how many of the (m, 2) edges cross."""
+    def describe(self, edges, links="edges"):
+        """Return in words the map and how many of the (m, 2) edges cross; links: what they are called."""
         return (
-            f"{self.map}; of {len(edges)} edges {crossing(edges, self.owner).edges} cross ranks, "
+            f"{self.map}; of {len(edges)} {links} {crossing(edges, self.owner).edges} cross ranks, "
             f"{crossing(edges, self.node).edges} cross nodes"
         )
 

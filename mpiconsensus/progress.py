@@ -39,7 +39,7 @@ class Progress:
         sizes = sorted(set(source.sizes))
         shards = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
         self.say(f"mpiconsensus {facts['mpiconsensus']}")
-        self.say(f"graph      {wiring.spec}, {wiring.n} vertices, {len(wiring.edges)} edges; {wiring.weights} weights, |lambda_2| = {wiring.second_modulus:.4f}")
+        self.say(f"graph      {wiring.spec}, {wiring.n} vertices, {len(wiring.edges)} {wiring.links}{' in all exchanges' * bool(wiring.changing)}; {wiring.weights} weights, |lambda_2| = {wiring.second_modulus:.4f}")
         self.say(f"data       {source.name}, {sum(source.sizes)} training samples, {shards} a vertex; they stay at their vertex")
         self.say(f"model      {facts['model']}, {facts['parameters']:,} parameters; buffers {job.model.buffers}, momentum {job.training.momentum_policy}")
         self.say(f"algorithm  {trainer.algorithm.describe()}")
@@ -52,7 +52,7 @@ class Progress:
             each = ", ".join(map(str, periods[:12])) + (", ..." if len(periods) > 12 else "")
             self.say(f"unequal    gradients every {each} steps; an epoch passes over a shard {min(passes):.1f} to {max(passes):.1f} times")
         self.say(f"runs on    {facts['ranks']} rank{'s' * (facts['ranks'] > 1)} x {facts['threads']} thread{'s' * (facts['threads'] > 1)}, {facts['nodes']} node{'s' * (facts['nodes'] > 1)}, {facts['device']}; transport {facts['transport']}; {facts['mpi']}")
-        self.say(f"placement  {trainer.placement.describe(wiring.edges)}")
+        self.say(f"placement  {trainer.placement.describe(wiring.edges, wiring.links)}")
         if job.training.concurrency != "serial":
             self.say(f"gradients  {trainer.concurrency.describe()}")
         where = "held-out samples" if job.evaluation.validation_fraction else f"{plan.samples} test samples"

@@ -28,6 +28,11 @@ class Wiring(NamedTuple):
     changing: object = None
 
     @property
+    def links(self):
+        """What the edges are called: "edges" or "arcs"."""
+        return "arcs" if self.directed else "edges"
+
+    @property
     def rows(self):
         """The nonzero entries of W, a row a vertex: list of (indices, weights)."""
         from mpiconsensus import weights

@@ -91,6 +91,7 @@ def test_a_directed_exponential_graph_averages_as_its_circulant_matrix():
         x = (x + sum(np.roll(x, hop, axis=0) for hop in (1, 2, 4))) / 4
     assert np.abs(rows(t) - x).max() < 1e-14
     assert t.algorithm.describe().endswith("delay 0")
+    assert t.wiring.links == "arcs" and t.placement.describe(t.wiring.edges, t.wiring.links).startswith("block; of 18 arcs 0 cross")
 
 
 def test_matchings_keep_the_mean_and_agree():
@@ -100,6 +101,7 @@ def test_matchings_keep_the_mean_and_agree():
         t.step()
         sent = t.stepper.bytes_sent.max()
     assert np.abs(rows(t) - x.mean(axis=0)).max() < 1e-9
+    assert t.wiring.links == "edges"
     assert sent <= 200 * t.stepper.row_bytes, "a vertex has one partner at most"
 
 
