@@ -120,6 +120,9 @@ class Evaluator:
             named = {**dict(self._probe.named_parameters()), **dict(self._probe.named_buffers())}
             for entry in trainer.block.layout.parameters + trainer.block.layout.buffers:
                 named[entry.name].copy_(entry.view(mean))
+            for name, counter in trainer.block.modules[0].named_buffers():
+                if not counter.is_floating_point():
+                    named[name].copy_(counter)  # a recalibration has counted batches of its own
             if not trainer.block.layout.buffers:
                 self._average_buffers([_floating(module) for module in trainer.block.modules])
         return self._probe
