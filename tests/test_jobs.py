@@ -7,7 +7,7 @@ import shlex
 import pytest
 from conftest import ROOT
 
-from mpiconsensus import config, models, topology
+from mpiconsensus import config, models, topology, weights
 from mpiconsensus.optim import learning_rate
 
 JOBS = sorted((ROOT / "jobs").glob("*.toml"))
@@ -72,6 +72,7 @@ def test_the_rate_of_the_cifar_recipe():
 def test_ring4_is_the_default_job_written_out():
     job = config.load(ROOT / "jobs" / "ring4.toml")
     changed = {key.name: job.get(key.name) for key in config.KEYS if job.get(key.name) != key.default}
+    assert changed.pop("topology.weights") == weights.resolve(topology.net("ring:4", 4), "auto")
     assert changed == {"topology.graph": topology.expand("auto", 4), "model.name": models.default_name("digits", (1, 8, 8))}
 
 

@@ -172,7 +172,7 @@ def test_check_of_columns_symmetry_and_contraction():
 
 def test_the_key_takes_every_method_and_a_path():
     key = config.find("topology.weights")
-    assert key.choices == (*weights.METHODS, "file:PATH")
+    assert key.choices == ("auto", *weights.METHODS, "file:PATH")
     assert [config.check(key, name) for name in (*weights.METHODS, "file:w.csv")][-1] == "file:w.csv"
     for wrong in ("file:", "files:w.csv", "fastest:w"):
         with pytest.raises(UserError, match="topology.weights"):
