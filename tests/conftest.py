@@ -19,6 +19,14 @@ os.environ["MPICONSENSUS_CACHE"] = tempfile.mkdtemp(prefix="mpiconsensus-")
 atexit.register(shutil.rmtree, os.environ["MPICONSENSUS_CACHE"], ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take minutes: workers that test side by side then end together."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+LONG = ("test_placement.py", "test_docs.py", "test_transport.py", "test_bench.py")
+
+
 def environment(**changes):
     """Return an environment for a child process: this checkout, one thread, and root allowed to start MPI."""
     # Under `make test`, make's own variables would reach the make that a test runs.
