@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import time
 from itertools import count
 from pathlib import Path
 
@@ -45,13 +46,32 @@ def hold(directory):
     The lock goes with the process. A file system without locks is taken as it is.
     """
     handle = os.open(directory, os.O_RDONLY)
+    for patience in (0.05, 0.2, None):  # whoever looks whether a run is under way holds the lock for an instant
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if patience:
+                time.sleep(patience)
+        except OSError:
+            os.close(handle)
+            return
+    os.close(handle)
+    raise UserError(f"run {str(directory)!r} is under way in another process; wait for its end, or end it first.")
+
+
+def under_way(directory):
+    """Return whether a process holds the run, as far as locks tell: not across machines, where their file system keeps them apart."""
+    handle = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(handle)
-        raise UserError(f"run {str(directory)!r} is under way in another process; wait for its end, or end it first.") from None
+        return True
     except OSError:
+        return False
+    finally:
         os.close(handle)
+    return False
 
 
 def finished(directory):

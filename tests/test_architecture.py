@@ -12,7 +12,7 @@ PACKAGE = ROOT / "mpiconsensus"
 FLOORS = [
     {"cli"},
     {"run", "inference", "cost", "network", "bench"},
-    {"evaluation", "progress", "saving", "provenance"},
+    {"evaluation", "progress", "saving", "provenance", "status"},
     {"training", "report", "trace", "resume"},
     {"stepper", "optim", "concurrency", "runread"},
     {"algorithms", "runlog", "modelfiles", "doctor", "record", "rundirectory", "checkpoint", "pulse"},

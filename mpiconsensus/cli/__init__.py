@@ -17,6 +17,7 @@ COMMANDS = {
     "algorithms": ("lists", "List the algorithms, with formula and reference."),
     "models": ("lists", "List the models."),
     "topology": ("topology", "Graphs and weights: how fast they agree and what they send, before a run."),
+    "status": ("results", "Tell how runs stand: state, step, accuracy, time left."),
     "report": ("results", "Print the table of a run from its log."),
     "trace": ("results", "Write the steps of a run as a timeline for Perfetto."),
     "export": ("results", "Copy one model out of a run."),

@@ -1,4 +1,4 @@
-"""Commands that read a run directory: report, trace, export, evaluate."""
+"""Commands that read a run directory: status, report, trace, export, evaluate."""
 
 import click
 
@@ -35,6 +35,17 @@ def trace(run, out, steps):
 
     out = out or f"{Path(run).resolve().name}-trace.json"
     click.echo(timeline.write(run, out, steps))
+
+
+@click.command()
+@click.argument("runs", nargs=-1, metavar="[RUN|DIR]...")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(runs, as_json):
+    """Tell how runs stand, from their files alone: state, step, accuracy, time left. DIR: all runs in it; default: runs."""
+    from mpiconsensus import status as standing
+
+    found = [standing.figures(path) for path in standing.find(runs or ["runs"])]
+    click.echo(standing.as_json(found) if as_json else "\n".join(standing.table(found)))
 
 
 WHICH = click.option("--which", default="last", show_default=True, type=click.Choice(["last", "best"]), help="Of the last or the best epoch.")

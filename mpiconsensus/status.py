@@ -1,0 +1,127 @@
+"""How runs stand, from their directories alone: what `mpiconsensus status` prints.
+
+A run is running while a process holds its directory's lock, or, since locks may not travel between machines, while another
+machine's log is written to; finished when its models are written; stopped when it can be resumed; else ended.
+"""
+
+import json
+import re
+import socket
+import time
+from pathlib import Path
+
+import numpy as np
+
+from mpiconsensus import report, rundirectory, tabletext
+from mpiconsensus.errors import UserError
+from mpiconsensus.runread import Run
+
+HEADS = ["run", "state", "step", "of", "epoch", "accuracy %", "distance", "seconds", "left", "written"]
+# A log that was written to within so many of its flushing intervals is that of a run under way.
+INTERVALS = 3
+
+
+def find(paths):
+    """Return the run directories that `paths` name: each a run, or a directory of runs. UserError where one holds none."""
+    found = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise UserError(f"{str(path)!r} is no directory; give a run directory, or one that holds runs.")
+        runs = [path] if _is_run(path) else sorted(child for child in path.iterdir() if child.is_dir() and _is_run(child))
+        if not runs:
+            raise UserError(f"{str(path)!r} holds no run; give a directory made by `mpiconsensus train`, or one that holds some.")
+        found += runs
+    return found
+
+
+def figures(directory):
+    """Return how a run stands: run, state, step, steps, epoch, accuracy, accuracy_sd, consensus_distance, seconds, left_s, written_s.
+
+    accuracy: mean over the vertices at the last evaluation, a fraction. left_s: at the pace so far, None where it is not
+    known or nothing is left. written_s: since the last write to the log. note: why a log cannot be read.
+    """
+    directory = Path(directory)
+    blank = dict.fromkeys(("step", "steps", "epoch", "accuracy", "accuracy_sd", "consensus_distance", "seconds", "left_s", "written_s"))
+    found = {"run": directory.name, "state": None, **blank, "note": ""}
+    try:
+        with Run(directory) as run:
+            found |= _of_log(run)
+            elsewhere = socket.gethostname() not in run.facts["hosts"][:1]
+            patience_s = INTERVALS * run.config["log"]["flush_s"] if elsewhere else 0.0
+    except UserError as error:
+        found["note"], patience_s = str(error), 0.0
+    logs = [path.stat().st_mtime for path in (directory / "log").glob("rank-*.h5")]
+    if logs:
+        found["written_s"] = max(0.0, time.time() - max(logs))
+    found["state"] = _state(directory, found["written_s"], patience_s)
+    if found["state"] != "running":
+        found["left_s"] = None
+    return found
+
+
+def table(found):
+    """Return the lines of a table of `figures`, a row a run, and one for each log that cannot be read."""
+    lines = tabletext.plain(HEADS, [_row(f) for f in found])
+    return lines + [f"{f['run']}: {f['note']}" for f in found if f["note"]]
+
+
+def _is_run(path):
+    return (path / "job.toml").is_file() or (path / "run.h5").is_file()
+
+
+def _of_log(run):
+    training, rows = run.config["training"], report.epochs(run)
+    per_epoch = run.facts["steps_per_epoch"]
+    steps = per_epoch * training["epochs"]
+    steps = min(steps, training["max_steps"]) if training["max_steps"] else steps
+    found = {"step": len(run.steps("step")), "steps": steps, "epoch": len(rows)}
+    if not rows:
+        return found
+    evaluated = [row for row in rows if not np.isnan(row["accuracy"])]
+    if run.closing:
+        found["accuracy"], found["accuracy_sd"] = report.mean_sd(run.closing["accuracy"])
+    elif evaluated:
+        found["accuracy"], found["accuracy_sd"] = evaluated[-1]["accuracy"], evaluated[-1]["accuracy_sd"]
+    found["consensus_distance"], found["seconds"] = rows[-1]["consensus_distance"], rows[-1]["seconds"]
+    done = int(run.epochs("step")[-1])
+    return found | {"left_s": rows[-1]["seconds"] * (steps - found["step"]) / done}
+
+
+def _state(directory, written_s, patience_s):
+    if rundirectory.under_way(directory):
+        return "running"
+    if rundirectory.finished(directory):
+        return "finished"
+    if written_s is not None and written_s < patience_s:
+        return "running"
+    checkpoints = (path.name for path in (directory / "checkpoint").glob("step-*"))
+    return "stopped" if any(re.fullmatch(r"step-\d{9,}", name) for name in checkpoints) else "ended"
+
+
+def _row(f):
+    accuracy = "-"
+    if f["accuracy"] is not None:
+        sd = f["accuracy_sd"]
+        accuracy = f"{100 * f['accuracy']:.2f}" + ("" if np.isnan(sd) else f" +- {100 * sd:.2f}")
+    distance = "-" if f["consensus_distance"] is None else f"{f['consensus_distance']:.3g}"
+    counts = ["-" if f[name] is None else f"{f[name]:,}" for name in ("step", "steps", "epoch")]
+    seconds = "-" if f["seconds"] is None else f"{f['seconds']:.1f}"
+    written = "-" if f["written_s"] is None else f"{duration(f['written_s'])} ago"
+    return [f["run"], f["state"], *counts, accuracy, distance, seconds, "-" if f["left_s"] is None else duration(f["left_s"]), written]
+
+
+def duration(seconds):
+    """Return a time in words of two units: '2 h 05 min', '3 min 10 s', '4 s'."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02} s"
+    hours, minutes = seconds // 3600, seconds % 3600 // 60
+    return f"{hours} h {minutes:02} min" if hours < 48 else f"{hours // 24} d {hours % 24:02} h"
+
+
+def as_json(found):
+    """Return `figures` as the text of a JSON list; what is no number is null."""
+    plain = [{k: None if isinstance(v, float) and np.isnan(v) else v for k, v in f.items()} for f in found]
+    return json.dumps(plain, indent=1)
