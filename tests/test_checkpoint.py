@@ -42,6 +42,7 @@ CASES = {
     "adam": {"training.optimizer": "adam", "training.lr": 0.01, "training.arithmetic": "torch", "model.name": "mine:build"},
     "delay": {"algorithm.delay": 1, "model.name": "mlp"},
     "batch-norm": {"model.name": "mine:build", "data.augment": "crop-flip", "model.buffers": "mixed", "algorithm.order": "dpsgd"},
+    "push-sum": {"topology.graph": "matchings:star:4", "topology.weights": "push-sum", "algorithm.name": "push-sum"},
     "local-sgd": {"algorithm.name": "local-sgd", "algorithm.tau": 3, "model.name": "mine:build", "model.buffers": "reset", "training.lr": 0.3},
 }
 TIMES = {"compute_s", "wait_s", "mix_s", "hidden_s", "io_s", "seconds", "samples_per_s"}
@@ -480,3 +481,17 @@ def test_nothing_is_unpickled():
     for name in ("checkpoint", "resume", "saving"):
         text = (ROOT / "mpiconsensus" / f"{name}.py").read_text()
         assert "pickle" not in text.replace("Nothing is pickled", "") and "torch.load" not in text
+
+
+def test_a_sequence_whose_files_have_changed_is_not_gone_on_with(cli, tmp_path):
+    (tmp_path / "a.txt").write_text("0 1\n2 3\n")
+    (tmp_path / "b.txt").write_text("1 2\n3 0\n")
+    words = job(topology__graph="sequence:a.txt,b.txt")
+    assert cli(*words, "--out", "run", "--set", "training.epochs=2").returncode == 0
+    (tmp_path / "b.txt").write_text("1 3\n2 0\n")
+    before = sorted(p.name for p in (tmp_path / "run" / "checkpoint").iterdir())
+    done = cli("train", "--resume", "run", "--set", "training.epochs=4")
+    assert done.returncode == 2 and "sequence:a.txt,b.txt" in done.stderr and "files have changed" in done.stderr
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoint").iterdir()) == before
+    (tmp_path / "b.txt").write_text("1 2\n3 0\n")
+    assert cli("train", "--resume", "run", "--set", "training.epochs=4").returncode == 0

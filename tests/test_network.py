@@ -6,11 +6,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, mpirun, run
+from conftest import ROOT, cli, mpirun, run
 from reference.matrix import column_stochastic, weights
 
 from mpiconsensus import Network
 from mpiconsensus.errors import UserError
+from mpiconsensus.runread import Run
 
 SCRIPT = ROOT / "tests" / "mpi" / "loop.py"
 RING = weights(4, [(0, 1), (1, 2), (2, 3), (0, 3)])
@@ -108,6 +109,19 @@ def test_a_changing_directed_graph_serves_loop_and_averages():
     values = np.array([[v, 2.0 * v + 1] for v in range(4)])
     np.testing.assert_allclose([o["average"] for o in outs], hop(0) @ values, rtol=0, atol=1e-15)
     np.testing.assert_allclose([o["twice"] for o in outs], hop(0) @ hop(1) @ values, rtol=0, atol=1e-15)
+
+
+def test_the_log_and_the_measurements_know_directions(tmp_path):
+    done = cli("train", "--set", "topology.graph=one-peer-exponential:4", "--set", "training.max_steps=2", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with Run(tmp_path / "run") as run_:
+        assert (run_.graph["directed"], run_.graph["changing"]) == (True, True)
+        assert run_.graph["edges"].tolist() == [[i, j] for i in range(4) for j in sorted({(i + 1) % 4, (i + 2) % 4})]
+        assert run_.graph["lambda2_modulus"] == 0.0
+    for graph in ("directed-ring", "matchings:ring:4"):
+        refused = cli("bench", "round", "--graph", graph, "--parameters", "1000")
+        assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
+        assert f"--graph {graph}: what is measured is an undirected graph that stays" in refused.stderr
 
 
 def test_push_sum_paces_a_users_optimizer(tmp_path):

@@ -96,6 +96,7 @@ def test_the_description_is_read_back(tmp_path):
         assert np.array_equal(run.graph["W"], np.full((3, 3), 1 / 3))
         names = ("n", "lambda2_modulus", "spectral_gap", "spec", "weights")
         assert [run.graph[k] for k in names] == [3, 0.25, 0.75, "ring:3", "metropolis"]
+        assert (run.graph["directed"], run.graph["changing"]) == (False, False)
 
 
 def test_a_large_graph_keeps_its_weights_as_triplets(tmp_path, monkeypatch):

@@ -235,17 +235,6 @@ def test_edges_are_sorted_pairs():
     assert topology.edges(nx.Graph([(3, 2), (0, 3), (1, 0)])).tolist() == [[0, 1], [0, 3], [2, 3]]
 
 
-def test_describe():
-    keys = ("vertices", "edges", "min_degree", "max_degree", "connected", "diameter")
-    figures = lambda graph: tuple(topology.describe(graph)[key] for key in keys)
-    assert figures(topology.build("torus:6x6")) == (36, 72, 4, 4, True, 6)
-    assert figures(topology.build("grid:5x10")) == (50, 85, 2, 4, True, 13)
-    assert figures(topology.build("ring:1")) == (1, 0, 0, 0, True, 0)
-    assert figures(nx.Graph([(0, 1), (2, 3)])) == (4, 2, 1, 1, False, None)
-    assert figures(topology.build("directed-ring:5")) == (5, 5, 2, 2, True, 4)
-    assert figures(topology.build("star:2001")) == (2001, 2000, 1, 2000, True, None)
-
-
 def test_a_matrix_is_for_so_many_vertices_only():
     assert topology.DENSE_VERTICES == 10_000
     topology.require_dense(topology.net("ring:10000", 1))

@@ -210,3 +210,16 @@ def test_showing_a_graph_is_light():
 def test_a_mistake_has_one_line_and_exit_code_2():
     done = cli("topology", "show", "torus")
     assert done.returncode == 2 and done.stderr == "mpiconsensus: graph 'torus' has no size; give it, for example torus:6x6 (grid that closes on itself).\n"
+
+
+def test_vertices_go_to_nodes_as_a_placement_says():
+    """A 6x6 torus cut into four 3x3 tiles: each tile has 3 edges across each of its 4 sides, 4 tiles share them."""
+    found = json.loads(topo("show", "torus:6x6", "--nodes", 4, "--placement", "cartesian", "--parameters", 10, "--json"))
+    assert (found["edges_crossing"], found["placement"]) == (4 * 3 * 4 // 2, "cartesian")
+    assert found["bytes_a_round_crossing"] == 24 * 2 * 10 * 4
+
+
+@pytest.mark.parametrize("spec, method", [("ring:8", "metropolis"), ("directed-ring:8", "uniform"), ("one-peer-exponential:8", "uniform")])
+def test_auto_says_which_weights_it_took(spec, method):
+    assert json.loads(topo("show", spec, "--json"))["weights"] == method
+    assert f", {method} weights," in topo("simulate", spec, "--rounds", 2)

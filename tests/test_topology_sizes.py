@@ -57,7 +57,7 @@ def test_auto_is_a_ring_then_an_expander():
     ],
 )
 def test_a_spec_without_its_size_takes_the_given_one(spec, n, canonical):
-    assert topology.resolve(spec, n).graph["spec"] == canonical
+    assert topology.net(spec, n).spec == canonical
 
 
 @settings(max_examples=60, deadline=None)
@@ -65,7 +65,7 @@ def test_a_spec_without_its_size_takes_the_given_one(spec, n, canonical):
     st.sampled_from(["auto", "ring", "path", "complete", "star", "random", "regular", "gnp", "exponential", "chords"]), st.integers(1, 120), st.integers(0, 9)
 )
 def test_every_size_gives_a_connected_graph(spec, n, seed):
-    graph = topology.resolve(spec, n, seed)
+    graph = topology.build(topology.expand(spec, n), seed)
     assert list(graph.nodes) == list(range(n))
     assert nx.is_connected(graph)
     assert nx.number_of_selfloops(graph) == 0
@@ -93,7 +93,7 @@ def test_every_size_gives_a_connected_graph(spec, n, seed):
 )
 def test_a_size_that_does_not_fit_is_named(spec, n, words):
     with pytest.raises(UserError) as error:
-        topology.resolve(spec, n)
+        topology.net(spec, n)
     assert [word for word in words if word not in str(error.value)] == []
 
 
@@ -101,6 +101,6 @@ def test_a_size_that_does_not_fit_is_named(spec, n, words):
 @given(st.sampled_from(["directed-ring", "directed-exponential", "one-peer-exponential", "matchings"]), st.integers(1, 60), st.integers(0, 9))
 def test_every_size_gives_a_connected_union(spec, n, seed):
     net = topology.net(spec, n, seed)
-    graph = topology.resolve(spec, n, seed)
+    graph = topology.build(topology.expand(spec, n), seed)
     assert net.n == n and net.spec == graph.graph["spec"]
     assert nx.is_strongly_connected(graph) if net.directed else nx.is_connected(graph)

@@ -145,7 +145,6 @@ def test_a_matrix_beside_the_graph(monkeypatch, W, words):
 
 
 def test_files_of_weights_are_read(tmp_path):
-    pytest.importorskip("mpiconsensus.topology.files")
     net = Net("path:3", 3, np.array([[0, 1], [1, 2]]))
     (tmp_path / "w.csv").write_text("0.5,0.5,0\n0.5,0.25,0.25\n0,0.25,0.75\n")
     (tmp_path / "w.txt").write_text("0 1 0.5\n1 2 0.25\n")

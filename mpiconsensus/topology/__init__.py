@@ -1,6 +1,6 @@
 """Named graphs on the vertices 0..n-1, from spec strings such as `torus:6x6`.
 
-A spec is `name:arguments`; FORMS lists the names. `resolve` and `net` also take a spec without its size ("torus", "auto").
+A spec is `name:arguments`; FORMS lists the names. `net` also takes a spec without its size ("torus", "auto").
 Graphs are simple and connected (directed ones strongly; those that change from exchange to exchange in their union); the
 same (spec, seed) gives the same graph on every rank. networkx is loaded where a graph of its own is asked for or drawn.
 """
@@ -18,10 +18,9 @@ from mpiconsensus.topology.net import Net
 from mpiconsensus.topology.sizes import auto, expand
 
 __all__ = [
-    "DENSE_VERTICES", "FORMS", "MAX_EDGES", "MAX_VERTICES", "Form", "Net", "auto", "build", "describe", "edges", "expand", "files",
-    "net", "require_connected", "require_dense", "resolve",
+    "DENSE_VERTICES", "FORMS", "MAX_EDGES", "MAX_VERTICES", "Form", "Net", "auto", "build", "edges", "expand", "files",
+    "net", "require_connected", "require_dense",
 ]  # fmt: skip
-MAX_DIAMETER_VERTICES = 2_000
 
 
 def net(spec, n, seed=0):
@@ -47,33 +46,11 @@ def build(spec, seed=0):
     return graph
 
 
-def resolve(spec, n, seed=0):
-    """Return the graph of `spec`, which takes `n` vertices where it comes without its size ("ring", "auto")."""
-    return build(expand(spec, n), seed)
-
-
 def edges(graph):
     """Return the edges of a networkx graph as int64 (m, 2), rows in lexicographic order; i < j but for a directed one's."""
     directed = graph.is_directed()
     pairs = sorted(tuple(e) if directed else (min(e), max(e)) for e in graph.edges())
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
-
-
-def describe(graph):
-    """Return vertices, edges, min_degree, max_degree, connected, diameter (None: disconnected, or n > 2000)."""
-    import networkx as nx
-
-    degrees = [degree for _, degree in graph.degree()]
-    connected = nx.is_strongly_connected(graph) if graph.is_directed() else nx.is_connected(graph)
-    small = connected and len(graph) <= MAX_DIAMETER_VERTICES
-    return {
-        "vertices": len(graph),
-        "edges": graph.number_of_edges(),
-        "min_degree": min(degrees),
-        "max_degree": max(degrees),
-        "connected": connected,
-        "diameter": nx.diameter(graph, usebounds=not graph.is_directed()) if small else None,
-    }
 
 
 def _net(spec, seed):

@@ -6,15 +6,16 @@ Row = receiver: x_i <- sum_j W_ij x_j. Needs numpy alone; what solves a programm
 import numpy as np
 
 from mpiconsensus.errors import UserError
+from mpiconsensus.topology.forms import require_dense
 from mpiconsensus.topology.net import Net
-from mpiconsensus.weights.basic import DENSE_VERTICES, LOCAL, SYMMETRIC, dense, edge_weights, rows, sparse_rows, symmetric_matrix
+from mpiconsensus.weights.basic import LOCAL, SYMMETRIC, dense, edge_weights, rows, sparse_rows, symmetric_matrix
 from mpiconsensus.weights.checks import check
 from mpiconsensus.weights.methods import METHODS, Method, allowed, require, resolve
-from mpiconsensus.weights.spectra import damping, second_modulus, spectral_gap
+from mpiconsensus.weights.spectra import damping, second_modulus
 
 __all__ = [
     "METHODS", "Method", "allowed", "check", "damping", "edge_weights", "matrix", "mixing_matrix", "require",
-    "resolve", "rows", "second_modulus", "sparse_rows", "spectral_gap",
+    "resolve", "rows", "second_modulus", "sparse_rows",
 ]  # fmt: skip
 
 
@@ -27,8 +28,7 @@ def matrix(net, method):
     name, path = require(net, method)
     if net.changing is not None:
         raise UserError(f"graph {net.spec!r} changes from exchange to exchange and has no one mixing matrix.")
-    if net.n > DENSE_VERTICES:
-        raise UserError(f"graph {net.spec!r} has {net.n} vertices; a mixing matrix is made up to {DENSE_VERTICES}.")
+    require_dense(net)
     if name == "file":
         from mpiconsensus.weights import given
 

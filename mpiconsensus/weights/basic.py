@@ -10,7 +10,6 @@ from mpiconsensus.errors import require_choice
 
 SYMMETRIC = ("lazy", "max-degree", "metropolis", "best-constant")
 LOCAL = ("uniform", "lazy", "max-degree", "metropolis", "push-sum")
-DENSE_VERTICES = 20_000  # 3.2 GB
 
 
 def edge_weights(n, edges, method, extremes=None):

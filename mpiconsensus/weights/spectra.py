@@ -32,8 +32,3 @@ def damping(W):
     slowest = np.maximum(np.abs(1.0 + root), np.abs(1.0 - root)).max(axis=1) / 2.0
     # Nine digits: the last bits of a LAPACK depend on the machine, a run must not.
     return float(t[np.round(slowest, 9).argmin()])
-
-
-def spectral_gap(W):
-    """Return 1 - |lambda_2|: 1 averages in one round, 0 never."""
-    return 1.0 - second_modulus(W)

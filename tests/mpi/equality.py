@@ -37,6 +37,10 @@ CASES = {
     "allreduce": {"algorithm.name": "allreduce", "training.clip": 1.0},
 }
 DIGITS_ONLY = {
+    # The centre of a star sends to seven: its push-sum weight, and its rows, are not those of the others.
+    "push-sum": {"topology.graph": f"star:{N}", "topology.weights": "push-sum", "algorithm.name": "push-sum"},
+    "one-peer": {"topology.graph": f"one-peer-exponential:{N}"},
+    "matchings": {"topology.graph": f"matchings:complete:{N}", "algorithm.rounds": 2},
     "delay uneven": {**UNEVEN, "algorithm.delay": 1},
     "buffers mixed": {"model.buffers": "mixed", "algorithm.order": "dpsgd"},
     "buffers reset": {"model.buffers": "reset", "algorithm.period": 5},
