@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from mpiconsensus import runlog
+from mpiconsensus.description import store
 from mpiconsensus.errors import UserError, did_you_mean
 
 
@@ -135,9 +136,9 @@ def _merge_rows(paths, n, out, where):
     rows["network"] = rows["epochs"] = min(rows["epochs"], committed[0, 2])
     whole = len(vertices) == n and committed[:, 4].all() and (committed[:, [0, 1, 3]] == committed[0, [0, 1, 3]]).all()
     out.attrs.update(format=runlog.FORMAT, format_version=runlog.VERSION, complete=int(whole))
-    runlog.store(out, "vertices", vertices, "1", "vertices of the columns, in order")
+    store(out, "vertices", vertices, "1", "vertices of the columns, in order")
     rank_of_vertex = np.repeat(ranks, [len(v) for v in hosted])[np.argsort(order)]
-    runlog.store(out, "rank_of_vertex", rank_of_vertex, "1", "rank that hosts the vertex")
+    store(out, "rank_of_vertex", rank_of_vertex, "1", "rank that hosts the vertex")
     kept = [c for c in runlog.COLUMNS if c.group != "closing" or rows["closing"]]
     for path, own in zip(paths, hosted, strict=True):
         place = np.searchsorted(vertices, own)
@@ -153,7 +154,7 @@ def _merge_column(column, cut, file, place, n, out, where):
     if name not in out:
         shape = (cut, n) if column.vertex else (cut,)
         values = np.zeros(shape[1:] if closing else shape, column.dtype) if column.vertex else file[name][:cut]
-        runlog.store(out, name, values[0] if closing and not column.vertex else values, column.unit, column.meaning)
+        store(out, name, values[0] if closing and not column.vertex else values, column.unit, column.meaning)
     elif not column.vertex:
         if (column.group, column.name) in runlog.INDEX and not np.array_equal(file[name][:cut], out[name][:]):
             raise UserError(f"log {where!r}: the ranks count {column.group} differently; keep one run's files there.")

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mpiconsensus import runlog, runread
+from mpiconsensus import description, runlog, runread
 from mpiconsensus.errors import TrainingError, UserError
 from mpiconsensus.runlog import COLUMNS, RankLog, columns
 from mpiconsensus.runread import Run, assemble
@@ -100,7 +100,7 @@ def test_the_description_is_read_back(tmp_path):
 
 
 def test_a_large_graph_keeps_its_weights_as_triplets(tmp_path, monkeypatch):
-    monkeypatch.setattr(runlog, "DENSE", 2)
+    monkeypatch.setattr(description, "DENSE", 2)
     write_rank(tmp_path, 0, [0, 1, 2], 1, 1, 3)
     with Run(tmp_path) as run:
         rows, cols, weights = run.graph["triplets"]
