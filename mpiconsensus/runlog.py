@@ -93,9 +93,9 @@ def columns(group, network=True):
 class RankLog:
     """The file that one rank appends to. Local: no message is sent.
 
-    Rows written since the last `flush` are lost in a crash; all before it are kept, whole. A disk that refuses
-    raises TrainingError; a file that is there already raises UserError. As a context manager it marks the log as
-    ended when left without an exception.
+    Rows written since the last `flush` may be lost in a crash; all before it are kept, whole. A live view sees them before.
+    A disk that refuses raises TrainingError; a file that is there already raises UserError. As a context manager it marks the
+    log as ended when left without an exception.
     """
 
     def __init__(self, path, rank, vertices, network=False):
@@ -186,9 +186,11 @@ class RankLog:
                 casting = "unsafe" if column.unit == "text" else "same_kind"  # no fraction is cut off unseen
                 block = np.broadcast_to(block, self._shape(column, rows)).astype(column.dtype, "C", casting)
                 _write(self._fd, block, self._offset[group, column.name] + start * self._bytes(column))
+            self._rows[group] = start + rows
+            self._show(self._fd, self._offset)
         except OSError as error:
+            self._rows[group] = start
             self._refuse(error)
-        self._rows[group] = start + rows
 
     def _shape(self, column, rows):
         return (rows, len(self.vertices)) if column.vertex else (rows,)
@@ -207,6 +209,7 @@ class RankLog:
             for column in self._all() if old is not None else ():
                 key, size = (column.group, column.name), self._rows[column.group] * self._bytes(column)
                 _copy(old, before[key], fd, offset[key], size)
+            self._show(fd, offset)
             self._commit(fd, offset)
             os.replace(aside, self.path)
             # only here: a refusal or a signal on the way leaves this log as it was
@@ -227,6 +230,8 @@ class RankLog:
             store(file, "vertices", self.vertices, "1", "vertices of the columns, in order")
             meaning = "valid rows of steps, epochs, network and closing; 1 where the run ended"
             offset["committed"] = _reserve(file, "committed", (5,), "<i8", "1", meaning)
+            meaning = "rows of steps, epochs, network and closing in the file, flushed or not"
+            offset["written"] = _reserve(file, "written", (4,), "<i8", "1", meaning)
             for column in self._all():
                 shape = self._shape(column, room[column.group])
                 offset[column.group, column.name] = _reserve(
@@ -238,6 +243,9 @@ class RankLog:
 
     def _all(self):
         return [column for group in ROOM for column in columns(group, self.is_network)]
+
+    def _show(self, fd, offset):
+        _write(fd, np.array(list(self._rows.values()), "<i8"), offset["written"])
 
     def _commit(self, fd, offset):
         _write(fd, self._valid, offset["committed"])
