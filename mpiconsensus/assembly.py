@@ -1,6 +1,6 @@
 """run.h5 while a run goes on: a process beside rank 0 assembles it after flushes, so that the steps do not wait for it.
 
-It takes what the ranks leave over (the lowest priority, any core) and at most a hundredth of a core: an assembly that took
+It has low priority on any core and takes at most a hundredth of a core: an assembly that took
 t seconds of it is followed by 99 t of rest. It ends with its parent, however that ends.
 """
 
@@ -72,7 +72,7 @@ def main(directory):
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # they are for the ranks
         signal.signal(number, signal.SIG_IGN)
     with suppress(OSError):
-        os.nice(19)
+        os.nice(10)
         os.sched_setaffinity(0, range(os.cpu_count()))  # a launcher has bound the parent to its core
     serve(directory, sys.stdin.fileno())
 

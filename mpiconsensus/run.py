@@ -11,6 +11,7 @@ import torch
 from mpiconsensus import checkpoint, evaluation, mixing, modelfiles, provenance, report, resume, rundirectory, saving, signals
 from mpiconsensus.assembly import Assembly
 from mpiconsensus.errors import Stopped, TrainingError
+from mpiconsensus.logpace import LogPace
 from mpiconsensus.merging import assemble
 from mpiconsensus.progress import Progress
 from mpiconsensus.pulse import Pulse
@@ -64,9 +65,6 @@ def _prepare(start, job, source):
     checkpoint.set_aside(start.directory, start.damaged)
 
 
-SHOWN_S = 1.0  # steps are written for a live view so often; a flush makes them survive a crash
-
-
 class Session:
     """One run under way: epochs, evaluation, log, terminal and checkpoints. found: the Checkpoint that it goes on from.
 
@@ -94,8 +92,7 @@ class Session:
             self.log.moved(directory / "log" / path)
         if rank == 0:
             self.progress.header(self.facts, trainer.wiring, self.plan, trainer, found)
-        self.assembly = Assembly(directory)
-        self.flushed = self.shown = time.time()
+        self.pace = LogPace(self.log, self.job.log.flush_s, Assembly(directory) if rank == 0 else None)
         self.saved = time.perf_counter()
         self.saved_step = trainer.k if found else None
         self.pulse = Pulse(self.world, self._wish)
@@ -123,10 +120,9 @@ class Session:
             if every and epoch % every == 0 and epoch < epochs:
                 self._save()
         self.pulse.close()
-        self.log.close()
+        self.pace.close()
         self._write_models()
         self.world.barrier()
-        self.assembly.close()
         if self.world.rank == 0:
             assemble(self.directory)
             self.progress.close(self.directory)
@@ -136,8 +132,7 @@ class Session:
         try:
             self._log_steps()
         finally:
-            self.log.close(ended=False)
-            self.assembly.close()
+            self.pace.close(ended=False)
 
     def _log_steps(self):
         rows = self.record.unlogged() if self.record else {"step": ()}
@@ -158,10 +153,7 @@ class Session:
                 trainer.stepper.watch_drift()
             losses, io_s, compute_s = trainer.step()
             record.add(losses, trainer.rate(k), io_s, compute_s, *trainer.stepper.take())
-            if time.time() - self.shown > SHOWN_S:
-                self._log_steps()
-                self.shown = time.time()
-            self._flush_if_due()
+            self.pace.beat(self._log_steps)
             self._beat()
         self._log_steps()
         record.seconds = time.perf_counter() - record.started
@@ -192,7 +184,7 @@ class Session:
         why = ""
         if self.trainer.k != self.saved_step:
             self._log_steps()
-            self._flush()
+            self.pace.flush()
             try:
                 saving.save(self, self.directory)
                 self.saved_step = self.trainer.k
@@ -202,19 +194,6 @@ class Session:
                     self.progress.warn(f"the checkpoint of step {self.trainer.k} could not be written: {why}; those before it are kept.")
         self.saved = time.perf_counter()
         return why
-
-    def _flush_if_due(self):
-        # By the clock on the wall all ranks flush behind the same step: they wait for it once, and run.h5 has all up to there.
-        every = self.job.log.flush_s
-        if not every or time.time() // every > self.flushed // every:
-            self._log_steps()
-            self._flush()
-            if self.world.rank == 0:
-                self.assembly.notice()
-
-    def _flush(self):
-        self.log.flush()
-        self.flushed = time.time()
 
     def _end_epoch(self, epoch, record, closing):
         trainer, world, n = self.trainer, self.world, self.trainer.placement.n
@@ -260,7 +239,7 @@ class Session:
             mean_accuracy, sd = report.mean_sd(accuracy)
             line = {"loss": np.nanmean(loss), "accuracy": mean_accuracy, "accuracy_sd": sd, "bytes_sent": sent.sum()}
             self.progress.epoch({**figures, **line})
-        self._flush_if_due()
+        self.pace.beat(self._log_steps)
 
     def _log_closing(self, scores, recalibrated):
         network = {}

@@ -11,6 +11,7 @@ n vertices, m hosted vertices, K steps, E epochs.
 import json
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -105,6 +106,7 @@ class RankLog:
         self._description = None
         self._fd, self._offset = None, {}
         self._valid = np.zeros(5, "<i8")  # as of the last flush
+        self._thread, self._behind = None, None
         if self.path.exists():
             raise UserError(f"log {str(self.path)!r} is there already; give the run another directory (log.name).")
         self._build(dict(ROOM))
@@ -146,12 +148,35 @@ class RankLog:
         """Go on under another path, which the file was given by a renaming."""
         self.path = Path(path)
 
-    def flush(self):
-        """Make every row so far survive a crash of the process or the machine, and visible to readers."""
+    def flush(self, wait=True):
+        """Make every row so far survive a crash of the process or the machine, and visible to readers.
+
+        wait=False: in a thread, while the caller goes on; nothing where that of the last call is still at it. Its refusal is
+        raised by the next call.
+        """
+        if not wait and self._behind and not self._behind.done():
+            return
+        self._settle()
+        self._valid[:4] = list(self._rows.values())
+        if not wait:
+            self._thread = self._thread or ThreadPoolExecutor(1)
+            self._behind = self._thread.submit(self._make_last)
+            return
         try:
-            _sync(self._fd)
-            self._valid[:4] = list(self._rows.values())
-            self._commit(self._fd, self._offset)
+            self._make_last()
+        except OSError as error:
+            self._refuse(error)
+
+    def _make_last(self):
+        _sync(self._fd)
+        self._commit(self._fd, self._offset)
+
+    def _settle(self):
+        """Wait for the flush that is under way."""
+        behind, self._behind = self._behind, None
+        try:
+            if behind:
+                behind.result()
         except OSError as error:
             self._refuse(error)
 
@@ -159,12 +184,15 @@ class RankLog:
         """Flush and close; `ended`: the run came to its end. A second call does nothing."""
         if self._fd is None:
             return
-        self._valid[4] = ended
         try:
+            self._settle()
+            self._valid[4] = ended
             self.flush()
         finally:
             os.close(self._fd)
             self._fd = None
+            if self._thread:
+                self._thread.shutdown()
 
     def __enter__(self):
         return self
@@ -200,6 +228,7 @@ class RankLog:
 
     def _build(self, room):
         """Lay out a file with room for so many rows, move the rows into it and put it in the old one's place."""
+        self._settle()
         aside, old, before = self.path.with_suffix(".h5.new"), self._fd, self._offset
         fd = None
         try:

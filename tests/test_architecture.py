@@ -13,7 +13,7 @@ FLOORS = [
     {"cli"},
     {"run", "inference", "cost", "network", "bench", "watch"},
     {"evaluation", "progress", "saving", "provenance", "status"},
-    {"training", "report", "trace", "resume", "assembly", "livelog"},
+    {"training", "report", "trace", "resume", "assembly", "livelog", "logpace"},
     {"stepper", "optim", "concurrency", "runread"},
     {"algorithms", "merging", "modelfiles", "doctor", "record", "rundirectory", "checkpoint", "pulse"},
     {"mixing", "transport", "wiring", "machine", "placement", "runlog"},
