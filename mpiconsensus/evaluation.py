@@ -5,6 +5,7 @@ node; an evaluation within the run is thinned so that it costs about a tenth of 
 """
 
 import copy
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -161,40 +162,40 @@ class Evaluator:
             at += buffer.numel()
 
     def _slices(self, x, y):
-        """Return this rank's part of the samples, for what is evaluated once for the network."""
-        first, last = (len(y) * r // self.world.size for r in (self.world.rank, self.world.rank + 1))
+        """Return this rank's part of the samples, for what is evaluated once for the network: whole batches, the same on any ranks."""
+        batches = -(-len(y) // self.batch_size)
+        first, last = (batches * r // self.world.size * self.batch_size for r in (self.world.rank, self.world.rank + 1))
         return [(x[first:last], y[first:last])]
 
     def _scores(self, of_vertices, of_mean):
         trainer = self.trainer
         accuracy, loss = np.empty(len(trainer.hosted)), np.empty(len(trainer.hosted))
         for i, (x, y) in enumerate(of_vertices):
-            correct, total = self._count(trainer.block.modules[i], x, y)
-            accuracy[i], loss[i] = correct / len(y), total / len(y)
+            correct, losses = self._count(trainer.block.modules[i], x, y)
+            accuracy[i], loss[i] = correct / len(y), sum(losses) / len(y)
         self.mean_module()
         return Scores(accuracy, loss, *self._mean_scores(of_mean))
 
     def _mean_scores(self, parts):
-        sums = np.zeros(3)
-        for x, y in parts:
-            sums += (*self._count(self._probe, x, y), len(y))
-        correct, total, samples = self.world.sum(sums)
-        return correct / samples, total / samples
+        found = [(*self._count(self._probe, x, y), len(y)) for x, y in parts]
+        correct, losses, samples = zip(*(part for of_rank in self.world.allgather(found) for part in of_rank), strict=True)
+        # rounded once, whatever the order: the figure does not depend on the ranks
+        return sum(correct) / sum(samples), math.fsum(loss for part in losses for loss in part) / sum(samples)
 
     @torch.no_grad()
     def _count(self, module, x, y):
-        """Return (correct predictions, summed loss) of `module` on the samples; its mode is put back."""
+        """Return (correct predictions, [summed loss of each batch]) of `module` on the samples; its mode is put back."""
         training = module.training
         module.eval()
-        correct, total = 0.0, 0.0
+        correct, losses = 0.0, []
         with self.trainer.autocast():
             for at in range(0, len(y), self.batch_size):
                 logits = module(self.trainer.augment.evaluate(np.ascontiguousarray(x[at : at + self.batch_size])))
                 labels = torch.from_numpy(y[at : at + self.batch_size]).to(logits.device)
                 correct += float((logits.argmax(1) == labels).sum())
-                total += float(F.cross_entropy(logits.float(), labels, reduction="sum"))
+                losses.append(float(F.cross_entropy(logits.float(), labels, reduction="sum")))
         module.train(training)
-        return correct, total
+        return correct, losses
 
 
 def _floating(module):

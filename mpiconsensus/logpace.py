@@ -2,13 +2,13 @@
 
 import time
 
-WRITTEN_S = 1.0  # what is written is seen by a live view; a flush makes it survive a crash
+WRITTEN_S = 2.0  # what is written is seen by a live view; a flush makes it survive a crash
 
 
 class LogPace:
-    """Writes a rank's rows every second and flushes every `flush_s`; rank 0, which has an Assembly, then has run.h5 made anew.
+    """Writes a rank's rows every WRITTEN_S and flushes every `flush_s`; rank 0, which has an Assembly, then has run.h5 made anew.
 
-    Flushes come by the clock on the wall: all ranks flush behind one step and wait for it once, and run.h5, cut to the
+    Both by the clock on the wall: all ranks are at it behind one step and wait for each other once, and run.h5, cut to the
     shortest, has everything up to there.
     """
 
@@ -19,8 +19,8 @@ class LogPace:
     def beat(self, write):
         """Call `write`, which appends the rows that are not in the log yet, and flush where it is time; behind every step."""
         now = time.time()
-        due = not self.flush_s or now // self.flush_s > self.flushed // self.flush_s
-        if not due and now - self.written < WRITTEN_S:
+        due = _passed(self.flushed, now, self.flush_s)
+        if not due and not _passed(self.written, now, WRITTEN_S):
             return
         write()
         self.written = now
@@ -42,3 +42,8 @@ class LogPace:
         finally:
             if self.assembly:
                 self.assembly.close()
+
+
+def _passed(before, now, every):
+    """Return whether the clock has passed a multiple of `every` seconds; every = 0: always."""
+    return not every or now // every > before // every

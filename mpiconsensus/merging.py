@@ -14,6 +14,7 @@ import numpy as np
 
 from mpiconsensus import runlog
 from mpiconsensus.description import store
+from mpiconsensus.diskrows import told
 from mpiconsensus.errors import UserError
 
 LEFT_S = 600.0  # age past which a half-made run.h5 of a process that is gone is taken for left behind
@@ -153,7 +154,7 @@ def open_log(path):
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
-        why = runlog.told(error, "truncated, or not HDF5")
+        why = told(error, "truncated, or not HDF5")
         raise UserError(f"{str(path)!r} cannot be read: {why}; {remedy}.") from None
     form, version = file.attrs.get("format"), file.attrs.get("format_version", 0)
     if form == runlog.FORMAT and version == runlog.VERSION:

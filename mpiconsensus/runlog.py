@@ -10,7 +10,6 @@ n vertices, m hosted vertices, K steps, E epochs.
 
 import json
 import os
-import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +18,8 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from mpiconsensus.description import describe, label, store
+from mpiconsensus.description import describe, store
+from mpiconsensus.diskrows import copy, reserve, sync, told, write
 from mpiconsensus.errors import TrainingError, UserError
 
 FORMAT, VERSION = "mpiconsensus log", 1
@@ -168,7 +168,7 @@ class RankLog:
             self._refuse(error)
 
     def _make_last(self):
-        _sync(self._fd)
+        sync(self._fd)
         self._commit(self._fd, self._offset)
 
     def _settle(self):
@@ -213,7 +213,7 @@ class RankLog:
                 block = np.asarray(values[column.name])
                 casting = "unsafe" if column.unit == "text" else "same_kind"  # no fraction is cut off unseen
                 block = np.broadcast_to(block, self._shape(column, rows)).astype(column.dtype, "C", casting)
-                _write(self._fd, block, self._offset[group, column.name] + start * self._bytes(column))
+                write(self._fd, block, self._offset[group, column.name] + start * self._bytes(column))
             self._rows[group] = start + rows
             self._show(self._fd, self._offset)
         except OSError as error:
@@ -237,7 +237,7 @@ class RankLog:
             fd = os.open(aside, os.O_RDWR)
             for column in self._all() if old is not None else ():
                 key, size = (column.group, column.name), self._rows[column.group] * self._bytes(column)
-                _copy(old, before[key], fd, offset[key], size)
+                copy(old, before[key], fd, offset[key], size)
             self._show(fd, offset)
             self._commit(fd, offset)
             os.replace(aside, self.path)
@@ -258,12 +258,12 @@ class RankLog:
             file.attrs.update(format=FORMAT, format_version=VERSION, rank=self.rank)
             store(file, "vertices", self.vertices, "1", "vertices of the columns, in order")
             meaning = "valid rows of steps, epochs, network and closing; 1 where the run ended"
-            offset["committed"] = _reserve(file, "committed", (5,), "<i8", "1", meaning)
+            offset["committed"] = reserve(file, "committed", (5,), "<i8", "1", meaning)
             meaning = "rows of steps, epochs, network and closing in the file, flushed or not"
-            offset["written"] = _reserve(file, "written", (4,), "<i8", "1", meaning)
+            offset["written"] = reserve(file, "written", (4,), "<i8", "1", meaning)
             for column in self._all():
                 shape = self._shape(column, room[column.group])
-                offset[column.group, column.name] = _reserve(
+                offset[column.group, column.name] = reserve(
                     file, f"{column.group}/{column.name}", shape, column.dtype, column.unit, column.meaning
                 )
             if self._description:
@@ -274,48 +274,14 @@ class RankLog:
         return [column for group in ROOM for column in columns(group, self.is_network)]
 
     def _show(self, fd, offset):
-        _write(fd, np.array(list(self._rows.values()), "<i8"), offset["written"])
+        write(fd, np.array(list(self._rows.values()), "<i8"), offset["written"])
 
     def _commit(self, fd, offset):
-        _write(fd, self._valid, offset["committed"])
-        _sync(fd)
+        write(fd, self._valid, offset["committed"])
+        sync(fd)
 
     def _refuse(self, error):
         raise TrainingError(
             f"the log {str(self.path)!r} cannot be written: {told(error)}; "
             "it is readable up to the last flush. Free space there, or set log.directory to another disk."
         ) from error
-
-
-def told(error, otherwise="HDF5 refuses it"):
-    """Return the system's words for an OSError in one line; h5py's run over several, with the number inside."""
-    number = re.search(r"errno = (\d+)", str(error))
-    number = int(number[1]) if number else error.errno
-    return os.strerror(number) if number else otherwise
-
-
-def _sync(fd):
-    getattr(os, "fdatasync", os.fsync)(fd)
-
-
-def _write(fd, block, offset):
-    view = memoryview(block).cast("B") if block.size else b""
-    while len(view):
-        done = os.pwrite(fd, view, offset)
-        view, offset = view[done:], offset + done
-
-
-def _copy(source, start, target, offset, size, piece=1 << 20):
-    for at in range(0, size, piece):
-        _write(target, np.frombuffer(os.pread(source, min(piece, size - at), start + at), "u1"), offset + at)
-
-
-def _reserve(file, name, shape, dtype, unit, meaning):
-    """Create a contiguous dataset whose place in the file is fixed at once and left sparse; return the place."""
-    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    layout.set_layout(h5py.h5d.CONTIGUOUS)
-    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    dataset = file.create_dataset(name, shape, dtype, dcpl=layout)
-    label(dataset, unit, meaning)
-    return dataset.id.get_offset()

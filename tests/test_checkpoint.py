@@ -46,8 +46,8 @@ CASES = {
     "local-sgd": {"algorithm.name": "local-sgd", "algorithm.tau": 3, "model.name": "mine:build", "model.buffers": "reset", "training.lr": 0.3},
 }
 TIMES = {"compute_s", "wait_s", "mix_s", "hidden_s", "io_s", "seconds", "samples_per_s"}
-# What depends on the number of ranks by its meaning, or by the order of a sum over them.
-OF_RANKS = {"bytes_wire", "mean_loss"}
+# What depends on the number of ranks by its meaning.
+OF_RANKS = {"bytes_wire"}
 
 # One process has loaded torch and forks for each command: a start of its own would take seconds.
 SERVER = """

@@ -81,7 +81,7 @@ def test_the_log_is_in_the_order_of_the_vertices(runs):
             ours = spread.epochs(name)
             assert np.array_equal(alone.epochs(name), ours), name
             assert name in ("bytes_sent", "samples") or (np.ptp(ours, axis=1) > 0).all()  # or the order would not show
-        for name in ("consensus_distance", "deviation_l1", "deviation_l2", "deviation_linf", "mean_drift", "mean_accuracy"):
+        for name in ("consensus_distance", "deviation_l1", "deviation_l2", "deviation_linf", "mean_drift", "mean_accuracy", "mean_loss"):
             assert np.array_equal(alone.network(name), spread.network(name)), name
         assert np.array_equal(alone.closing["accuracy"], spread.closing["accuracy"])
     # The edges of a torus of 3 x 3, counted by hand: each vertex and its neighbours to the right and below.
