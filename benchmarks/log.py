@@ -70,7 +70,7 @@ def work(rank, ranks, folder, step_s, flush_s, steps, pairs, barrier, told):
 
 @click.command()
 @click.option("--ranks", default=36)
-@click.option("--step-ms", default=200.0, help="200: ResNet-20 on CIFAR-10, batch 32, on one core.")
+@click.option("--step-ms", default=200.0, help="200: ResNet-20, two vertices a rank.")
 @click.option("--flush-s", default=30.0)
 @click.option("--block-s", default=31.0)
 @click.option("--pairs", default=4)

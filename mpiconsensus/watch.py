@@ -140,7 +140,7 @@ def _bar(found, fancy, width=30):
     done = found["step"] / found["steps"] if found["steps"] else 0.0
     full = int(width * min(done, 1.0))
     full, rest = ("█" * full, "░" * (width - full)) if fancy else ("#" * full, "-" * (width - full))
-    return f"{full}{rest}  step {found['step']:,} of {found['steps']:,} ({100 * done:.1f} %), epoch {found['epoch']}"
+    return f"step {found['step']:,} of {found['steps']:,} ({100 * done:.1f} %), epoch {found['epoch']}  {full}{rest}"
 
 
 def _times(found, run, step_s):
