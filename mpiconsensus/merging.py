@@ -14,7 +14,7 @@ import numpy as np
 
 from mpiconsensus import runlog
 from mpiconsensus.description import store
-from mpiconsensus.diskrows import told
+from mpiconsensus.diskrows import created, told
 from mpiconsensus.errors import UserError
 
 LEFT_S = 600.0  # age past which a half-made run.h5 of a process that is gone is taken for left behind
@@ -33,7 +33,7 @@ def assemble(run_dir):
     aside = aside_of(run_dir, os.getpid())
     _clear(run_dir)
     try:
-        with h5py.File(aside, "w", locking=False) as out:
+        with created(aside) as out:
             merge(sources, out)
         os.utime(aside, ns=(newest, newest))
         if not target.exists() or target.stat().st_mtime_ns <= newest:  # else another process has put newer rows there

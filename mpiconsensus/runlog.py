@@ -15,11 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import h5py
 import numpy as np
 
 from mpiconsensus.description import describe, store
-from mpiconsensus.diskrows import copy, reserve, sync, told, write
+from mpiconsensus.diskrows import copy, created, reserve, sync, told, write
 from mpiconsensus.errors import TrainingError, UserError
 
 FORMAT, VERSION = "mpiconsensus log", 1
@@ -210,9 +209,9 @@ class RankLog:
             self._build({**self._room, group: max(2 * self._room[group], start + rows)})
         try:
             for column in table:
-                block = np.asarray(values[column.name])
-                casting = "unsafe" if column.unit == "text" else "same_kind"  # no fraction is cut off unseen
-                block = np.broadcast_to(block, self._shape(column, rows)).astype(column.dtype, "C", casting)
+                block = np.empty(self._shape(column, rows), column.dtype)
+                # no fraction is cut off unseen
+                np.copyto(block, np.asarray(values[column.name]), "unsafe" if column.unit == "text" else "same_kind")
                 write(self._fd, block, self._offset[group, column.name] + start * self._bytes(column))
             self._rows[group] = start + rows
             self._show(self._fd, self._offset)
@@ -254,7 +253,7 @@ class RankLog:
     def _lay_out(self, path, room):
         offset = {}
         # 64-byte alignment: the numbers of valid rows share one cache line and one disk sector
-        with h5py.File(path, "w", locking=False, alignment_threshold=1, alignment_interval=64) as file:
+        with created(path, alignment_threshold=1, alignment_interval=64) as file:
             file.attrs.update(format=FORMAT, format_version=VERSION, rank=self.rank)
             store(file, "vertices", self.vertices, "1", "vertices of the columns, in order")
             meaning = "valid rows of steps, epochs, network and closing; 1 where the run ended"
