@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # from a checko
 
 from analysis import pictures
 from analysis.runs import epochs_of, opened
+from mpiconsensus.runread import over_ranks
 
 # part -> (legend, colour): dark beside light, so that neighbours are told apart in grey
 PARTS = {"compute_s": ("compute", "#0b3c5d"), "io_s": ("data", "#8fb8de"), "wait_s": ("exchange wait", "#D55E00"),
@@ -32,8 +33,7 @@ def row(run, name):
     out = {"run": name, "graph": run.graph["spec"], "vertices": run.graph["n"], "ranks": len(ranks), "steps": steps, "step_s": wall}
     covered = np.zeros(len(ranks))
     for part in ("io_s", "compute_s", "wait_s", "mix_s", "hidden_s"):
-        of_vertices = run.epochs(part).sum(axis=0) / steps
-        of_ranks = np.array([of_vertices[run.rank_of_vertex == rank].sum() for rank in ranks])
+        of_ranks = over_ranks(run, run.epochs(part).sum(axis=0) / steps)[1]
         covered += of_ranks if part != "hidden_s" else 0
         out |= _spread(part, of_ranks)
     return out | _spread("other_s", wall - covered)

@@ -99,11 +99,8 @@ def main(runs, x, out):
     names, tables = [], []
     for name, run in opened(runs):
         table = rows(run, name)
-        label = f"{pictures.plain(name)} ({pictures.plain(run.graph['spec'])}"
-        if np.isfinite(run.graph["lambda2_modulus"]):
-            label += rf", $|\lambda_2|$ = {run.graph['lambda2_modulus']:.3f}"
         names.append(name)
-        tables.append((label + (")" if run.complete else ", incomplete)"), table))
+        tables.append((pictures.run_label(run, name), table))
     if not any(row["consensus_distance"] > 0 for _, table in tables for row in table):
         raise UserError("the vertices of these runs are never apart (consensus distance 0); give a run of two vertices or more.")
     pictures.save(draw(tables, x), out, [row for _, table in tables for row in table])

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import click
-import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # from a checkout, installed or not
 
@@ -70,14 +69,9 @@ def draw(tables, x="epoch"):
 
 def label(run, name, table):
     """Return the legend's text of a run."""
-    notes = [pictures.plain(run.graph["spec"])]
-    if np.isfinite(run.graph["lambda2_modulus"]):
-        notes.append(rf"$|\lambda_2|$ = {run.graph['lambda2_modulus']:.3f}")
-    if all(row["consensus_distance"] == 0 for row in table):
-        notes.append("consensus distance 0")  # has no place on a logarithmic axis
-    if not run.complete:
-        notes.append("incomplete")
-    return f"{pictures.plain(name)} ({', '.join(notes)})"
+    # no place on a logarithmic axis
+    together = ["consensus distance 0"] if all(row["consensus_distance"] == 0 for row in table) else []
+    return pictures.run_label(run, name, *together)
 
 
 @pictures.script(__doc__)

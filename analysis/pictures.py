@@ -204,6 +204,15 @@ def plain(text):
     return str(text).replace("$", r"\$")
 
 
+def run_label(run, name, *notes):
+    """Return the legend's text of a run: its name, graph and |lambda_2|, `notes`, and whether it is incomplete."""
+    told = [plain(run.graph["spec"])]
+    if np.isfinite(run.graph["lambda2_modulus"]):
+        told.append(rf"$|\lambda_2|$ = {run.graph['lambda2_modulus']:.3f}")
+    told += [*notes, *(["incomplete"] if not run.complete else [])]
+    return f"{plain(name)} ({', '.join(told)})"
+
+
 def unit(largest, units):
     """Return (factor, name) of the largest unit that `largest` reaches; units: [(size, name)], ascending."""
     return max((u for u in units if largest >= u[0]), default=units[0])

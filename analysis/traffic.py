@@ -23,11 +23,6 @@ FIELDS = ["run", "graph", "vertices", "epoch", "step", "bytes_sent_vertex"] + [
 ]  # fmt: skip
 
 
-def rows(run, name):
-    """Return one dict of FIELDS an epoch."""
-    return [{field: row[field] for field in FIELDS} for row in epoch_rows(run, name)]
-
-
 @pictures.styled
 def draw(tables):
     """Return the figure of [(label, rows)]: two panels."""
@@ -55,11 +50,11 @@ def main(runs, out):
     pictures.check(out)
     names, tables = [], []
     for name, run in opened(runs):
-        table = rows(run, name)
+        table = epoch_rows(run, name)
         if not any(row["bytes_sent_vertex"] for row in table):
             raise UserError(f"run {str(run.path)!r} has sent nothing, so that it has no place on the axis of bytes; leave it out.")
         names.append(name)
-        tables.append((label(run, name, epoch_rows(run, name)), table))
+        tables.append((label(run, name, table), [{field: row[field] for field in FIELDS} for row in table]))
     pictures.save(draw(tables), out, [row for _, table in tables for row in table])
     pictures.told(out, names)
 

@@ -159,3 +159,15 @@ def _open_run(path):
             merge(sources, memory)
             return memory
     return open_log(made)
+
+
+def over_ranks(run, values):
+    """Return the ranks and the sums of (K, n) or (n,) values over the vertices of each: (K, ranks) or (ranks,).
+
+    Time that a rank spends on all its vertices together is shared out over them in the log; what it spends on one after the
+    other follows one another: the sum is the rank's time.
+    """
+    ranks, column = np.unique(run.rank_of_vertex, return_inverse=True)
+    out = np.zeros((*np.shape(values)[:-1], len(ranks)))
+    np.add.at(out.T, column, np.nan_to_num(values).T)
+    return ranks, out

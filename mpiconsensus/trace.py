@@ -5,9 +5,11 @@ before ended (/network/seconds), and the parts of a rank's steps follow one anot
 them; what an epoch spends outside its steps (evaluation, measurements, the log) is the gap behind them.
 
 A process of the timeline is a rank: one track with its steps, waiting and mixing, one with rows on their way behind
-other work, and one a hosted vertex with its data and gradients.
+other work, and one a hosted vertex with its data and gradients. What Perfetto asks for beyond the format: a thread is
+known by its tid alone and 0 is the idle thread, so that no two tracks share a number and none has 0; spans of a track that
+overlap without one holding the other are dropped, so that places are counted in whole ticks.
 
-n vertices, K steps.
+n vertices, K steps, R ranks.
 """
 
 import json
@@ -18,12 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from mpiconsensus.errors import UserError
-from mpiconsensus.runread import Run
+from mpiconsensus.runread import Run, over_ranks
 
 EVENTS = 400_000  # about 50 MB: more makes a browser slow
 PARTS = ("io_s", "compute_s", "wait_s", "mix_s", "hidden_s")
 NAMES = {"io_s": "data", "compute_s": "compute", "wait_s": "exchange wait", "mix_s": "mix", "hidden_s": "rows on their way"}
-RANK, UNDER_WAY, VERTEX = 0, 1, 2  # tracks of a process; vertices are numbered on from the last
+TICK = 8  # ticks a microsecond, the unit of the file: a power of 2, which no reader of floating-point numbers rounds
 
 
 def write(path, out, steps=None):
@@ -68,9 +70,8 @@ def chosen(run, steps):
 
 def starts(run):
     """Return (K, ranks) seconds at which the steps begin, the ranks, and {part: (K, ranks) seconds of a rank's step}."""
-    ranks, column = np.unique(run.rank_of_vertex, return_inverse=True)
-    # A rank's waiting and mixing are shared out over its vertices in the log; data and gradients follow one another.
-    of_ranks = {part: _sums(np.nan_to_num(run.steps(part)), column, len(ranks)) for part in PARTS}
+    of_ranks = {part: over_ranks(run, run.steps(part))[1] for part in PARTS}
+    ranks = np.unique(run.rank_of_vertex)
     busy = sum(of_ranks[part] for part in PARTS if part != "hidden_s")
     ends = run.epochs("step")
     begins = np.zeros_like(busy)
@@ -85,74 +86,79 @@ def starts(run):
     return begins, ranks, of_ranks
 
 
-def _sums(values, column, count):
-    """Return the sums of (K, n) values over the columns of one rank: (K, count)."""
-    out = np.zeros((len(values), count))
-    np.add.at(out.T, column, values.T)
-    return out
-
-
 def events(run, first, last):
     """Return the list of trace events of the steps first to last; times in microseconds."""
     begins, ranks, of_ranks = starts(run)
     values = {name: run.steps(name) for name in (*PARTS, "loss", "bytes_sent")}
     numbers = run.steps("step")
+    before = run.config.get("algorithm", {}).get("order") == "cta"
     out = []
     for r, rank in enumerate(ranks.tolist()):
         hosted = np.flatnonzero(run.rank_of_vertex == rank)
-        out += _titles(rank, run.vertices[hosted].tolist())
-        free = 0.0  # when the rows that were on their way before have come
+        steps, under_way, vertices = tracks(r, len(ranks), run.vertices[hosted].tolist())
+        pid = steps
+        out += _titles(pid, rank, {steps: "steps", under_way: "rows on their way"} | {vertices[v]: f"vertex {v}" for v in vertices})
+        ended = free = 0  # the step before; when the rows that were on their way before have come
         for k in range(first, last + 1):
             args = {"step": int(numbers[k])}
-            parts = {part: float(of_ranks[part][k, r]) for part in PARTS}
-            clock, before = float(begins[k, r]), run.config.get("algorithm", {}).get("order") == "cta"
+            of_vertices = {part: _ticks(values[part][k, hosted]) for part in ("io_s", "compute_s")}
+            parts = {part: int(_ticks(of_ranks[part][k, r])) for part in ("wait_s", "mix_s", "hidden_s")}
+            clock = begin = max(ended, int(_ticks(begins[k, r])))
+            ended = begin + sum(int(of_vertices[part].sum()) for part in of_vertices) + parts["wait_s"] + parts["mix_s"]
             sent = int(values["bytes_sent"][k, hosted].sum())
-            whole = sum(parts[part] for part in PARTS if part != "hidden_s")
-            out.append(_span(f"step {numbers[k]}", rank, RANK, clock, whole, args | {"bytes_sent": sent}))
+            out.append(_span(f"step {numbers[k]}", pid, steps, begin, ended - begin, args | {"bytes_sent": sent}))
             if before:
-                clock = _exchange(out, rank, clock, parts, args)
-            for place in hosted.tolist():
+                clock = _exchange(out, pid, clock, parts, args)
+            for i, place in enumerate(hosted.tolist()):
                 loss = float(values["loss"][k, place])
                 if np.isfinite(loss):  # else the vertex did not train
                     told = {"io_s": args, "compute_s": args | {"loss": loss}}
                     for part in ("io_s", "compute_s"):
-                        length = float(values[part][k, place])
-                        out.append(_span(NAMES[part], rank, VERTEX + int(run.vertices[place]), clock, length, told[part]))
+                        length = int(of_vertices[part][i])
+                        out.append(_span(NAMES[part], pid, vertices[int(run.vertices[place])], clock, length, told[part]))
                         clock += length
             if parts["hidden_s"]:
                 begin = max(free, clock - parts["hidden_s"])
                 if clock > begin:
-                    out.append(_span(NAMES["hidden_s"], rank, UNDER_WAY, begin, clock - begin, args | {"hidden_s": parts["hidden_s"]}))
+                    whole_s = float(of_ranks["hidden_s"][k, r])
+                    out.append(_span(NAMES["hidden_s"], pid, under_way, begin, clock - begin, args | {"hidden_s": whole_s}))
                 free = clock
             if not before:
-                _exchange(out, rank, clock, parts, args)
+                _exchange(out, pid, clock, parts, args)
     return out
 
 
-def _exchange(out, rank, clock, parts, args):
+def tracks(r, count, vertices):
+    """Return the numbers of the tracks of the r-th of `count` ranks: steps (also the process's), rows on their way, {vertex: number}."""
+    return 1 + r, 1 + count + r, {v: 1 + 2 * count + v for v in vertices}
+
+
+def _ticks(seconds):
+    return np.rint(1e6 * TICK * np.nan_to_num(seconds)).astype(np.int64)
+
+
+def _exchange(out, pid, clock, parts, args):
     """Append the waiting and mixing of a rank's step and return when they end."""
     for part in ("wait_s", "mix_s"):
         if parts[part]:
-            out.append(_span(NAMES[part], rank, RANK, clock, parts[part], args))
+            out.append(_span(NAMES[part], pid, pid, clock, parts[part], args))
         clock += parts[part]
     return clock
 
 
-def _span(name, rank, track, start, length, args):
-    # Nanoseconds are whole: spans that follow one another would else overlap by a rounding.
-    begin, end = round(1e9 * start), round(1e9 * (start + length))
-    return {"name": name, "ph": "X", "pid": rank, "tid": track, "ts": begin / 1e3, "dur": (end - begin) / 1e3, "args": args}
+def _span(name, pid, track, begin, length, args):
+    """Return a complete event; begin and length in ticks."""
+    return {"name": name, "ph": "X", "pid": pid, "tid": track, "ts": begin / TICK, "dur": length / TICK, "args": args}
 
 
-def _titles(rank, vertices):
-    """Return the events that name a rank's tracks and order them."""
-    tracks = {RANK: "steps", UNDER_WAY: "rows on their way"} | {VERTEX + v: f"vertex {v}" for v in vertices}
-    titles = [{"name": "process_name", "ph": "M", "pid": rank, "args": {"name": f"rank {rank}"}}]
-    titles.append({"name": "process_sort_index", "ph": "M", "pid": rank, "args": {"sort_index": rank}})
-    for track, title in tracks.items():
-        titles.append({"name": "thread_name", "ph": "M", "pid": rank, "tid": track, "args": {"name": title}})
-        titles.append({"name": "thread_sort_index", "ph": "M", "pid": rank, "tid": track, "args": {"sort_index": track}})
-    return titles
+def _titles(pid, rank, titles):
+    """Return the events that name a rank's tracks, {number: title}, and order them."""
+    made = [{"name": "process_name", "ph": "M", "pid": pid, "args": {"name": f"rank {rank}"}}]
+    made.append({"name": "process_sort_index", "ph": "M", "pid": pid, "args": {"sort_index": rank}})
+    for track, title in titles.items():
+        made.append({"name": "thread_name", "ph": "M", "pid": pid, "tid": track, "args": {"name": title}})
+        made.append({"name": "thread_sort_index", "ph": "M", "pid": pid, "tid": track, "args": {"sort_index": track}})
+    return made
 
 
 def _facts(run):

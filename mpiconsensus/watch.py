@@ -11,6 +11,7 @@ import numpy as np
 
 from mpiconsensus import livelog, report, status, tabletext
 from mpiconsensus.errors import UserError
+from mpiconsensus.runread import over_ranks
 
 EVERY_S = 1.0
 SHARE = 0.1  # of a core that looking may take: a thousand files are looked at less often
@@ -101,9 +102,8 @@ def _detail(found, run, height, fancy):
 
 def pace(run):
     """Return the last steps of each rank: rank, and mean seconds a step: work_s (data, gradients, mixing), wait_s, step_s (both)."""
-    ranks = np.unique(run.rank_of_vertex)
-    host = run.rank_of_vertex[:, None] == ranks
-    part = {name: np.nan_to_num(run.steps(name, livelog.LAST)).sum(axis=0) @ host for name in ("io_s", "compute_s", "mix_s", "wait_s")}
+    part = {name: over_ranks(run, run.steps(name, livelog.LAST).sum(axis=0)) for name in ("io_s", "compute_s", "mix_s", "wait_s")}
+    ranks, part = part["wait_s"][0], {name: sums for name, (_, sums) in part.items()}
     count = max(1, min(run.step, livelog.LAST))
     work, wait = (part["io_s"] + part["compute_s"] + part["mix_s"]) / count, part["wait_s"] / count
     return {"rank": ranks, "work_s": work, "wait_s": wait, "step_s": work + wait}

@@ -72,6 +72,26 @@ def test_a_run_under_way_says_how_long_it_will_take(folder):
     ]  # fmt: skip
 
 
+def test_run_h5_follows_a_run_under_way_and_whoever_asks_writes_nothing(folder):
+    folder, process = folder
+    run = folder / "runs" / "going"
+    until = time.monotonic() + 60
+    while not (run / "run.h5").exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    with h5py.File(run / "run.h5") as log:
+        steps = log["steps/step"][:]
+        assert steps.tolist() == list(range(len(steps))) and len(steps) and not log.attrs["complete"]
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        time.sleep(0.5)  # an assembly that had begun
+        before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+        found, shown = status.figures(run), cli("watch", run)
+        assert found["step"] >= len(steps) and f"step {found['step']:,} of {found['steps']:,}" in shown.stdout and "going  running" in shown.stdout
+        assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+
+
 def test_a_run_that_was_stopped_can_be_told_from_one_that_ended(folder):
     folder, process = folder
     os.kill(process.pid, signal.SIGSTOP)
