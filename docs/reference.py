@@ -78,7 +78,8 @@ def log_layout():
     text = f"""# Log layout
 
 {MADE}
-A run's log is `run.h5` in its directory, HDF5, assembled from one file a rank in `log/`.
+A run's log is `run.h5` in its directory, HDF5, assembled from one file a rank in `log/`: after flushes while the run goes on,
+at its end, and by whoever reads a log that was cut.
 [Reading a log](read-a-log.md) shows how to get at it. n vertices, K steps, E epochs; every dataset carries its unit
 and description as attributes.
 
