@@ -94,10 +94,10 @@ def test_a_file_written_through_us_is_the_one_that_hdf5_would_write(tmp_path):
     values = np.arange(20_000.0).reshape(-1, 4)
     with created(tmp_path / "a.h5") as file:
         file.create_dataset("x", data=values)
-        file["y"] = file["x"][::-1]  # reads what it wrote
+        file["y"] = 2 * file["x"][:]  # reads what it wrote
         file.attrs["k"] = "text"
     with h5py.File(tmp_path / "a.h5") as file:
-        assert np.array_equal(file["x"], values) and np.array_equal(file["y"], values[::-1]) and file.attrs["k"] == "text"
+        assert np.array_equal(file["x"], values) and np.array_equal(file["y"], 2 * values) and file.attrs["k"] == "text"
     with pytest.raises(KeyError), created(tmp_path / "b.h5") as file:
         file["nothing"]
 
