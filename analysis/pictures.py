@@ -149,9 +149,11 @@ def line(axis, x, y, style, label=None):
 
 
 def band(axis, x, rows, name, style, label=None, scale=1):
-    """Draw the mean of a column of `spread` over its lowest to highest vertex; what was not measured is bridged."""
+    """Draw the mean of a column of `spread` over its lowest to highest vertex, a bar where there is one point; gaps are bridged."""
     mean, low, high = (scale * column(rows, f"{name}_{s}") for s in ("mean", "min", "max"))
     here = ~np.isnan(mean)
+    if here.sum() == 1:  # a band without width would not be seen
+        axis.vlines(x[here], low[here], high[here], color=style[0], alpha=0.3, linewidth=4)
     axis.fill_between(x[here], low[here], high[here], color=style[0], alpha=0.18, linewidth=0)
     line(axis, x, mean, style, label)
 
