@@ -83,8 +83,10 @@ def _nothing(found):
 def _detail(found, run, height, fancy):
     of_ranks, loss = pace(run), np.atleast_2d(run.steps("loss", livelog.LAST))
     step_s = float(np.median(of_ranks["step_s"])) if run.step else float("nan")
-    facts = f"{run.graph['spec']}, {run.graph['n']} vertices on {run.facts['ranks']} rank{'s' * (run.facts['ranks'] > 1)}; {run.facts.get('model') or '-'}, {run.facts.get('data') or '-'}"
-    lines = [f"{found['run']}  {found['state']}", facts, _bar(found, fancy), f"time           {_times(found, run, step_s)}"]
+    facts, ranks = run.facts, run.facts["ranks"]
+    on = f"{run.graph['spec']}, {run.graph['n']} vertices on {ranks} rank{'s' * (ranks > 1)}"
+    what = f"{on}; {facts.get('model') or '-'}, {facts.get('data') or '-'}"
+    lines = [f"{found['run']}  {found['state']}", what, _bar(found, fancy), f"time           {_times(found, run, step_s)}"]
     epochs = report.epochs(run)
     known = [row for row in epochs if not np.isnan(row["accuracy"])]
     lines.append(f"accuracy %     {_accuracy(found, run, known)}")

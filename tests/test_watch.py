@@ -35,7 +35,8 @@ class Made:
         owned = np.split(np.arange(n), np.cumsum(hosted)[:-1])
         self.logs = [RankLog(folder / "log" / f"rank-{r:04d}.h5", r, v, network=r == 0) for r, v in enumerate(owned)]
         facts = {"hosts": [os.uname().nodename], "ranks": len(hosted), "steps_per_epoch": 10, "model": "mlp", "data": "digits"}
-        graph = {"n": n, "edges": [(0, 1)], "W": None, "triplets": ([0], [0], [1.0]), "lambda2_modulus": 0.5, "spectral_gap": 0.5, "spec": f"ring:{n}", "weights": "metropolis"}
+        graph = {"n": n, "edges": [(0, 1)], "W": None, "triplets": ([0], [0], [1.0]), "lambda2_modulus": 0.5, "spectral_gap": 0.5,
+                 "spec": f"ring:{n}", "weights": "metropolis"}  # fmt: skip
         self.logs[0].describe(JOB.format(epochs=epochs), facts, graph)
 
     def steps(self, first, count, loss, **times):
@@ -43,12 +44,14 @@ class Made:
         for r, log in enumerate(self.logs):
             zeros = {c.name: np.zeros((), c.dtype) for c in columns("steps")}
             given = {name: values[r] for name, values in times.items()}
-            log.steps(**zeros | given | {"step": np.arange(first, first + count), "loss": np.broadcast_to(loss, (count, len(log.vertices)))})
+            losses = np.broadcast_to(loss, (count, len(log.vertices)))
+            log.steps(**zeros | given | {"step": np.arange(first, first + count), "loss": losses})
 
     def epoch(self, number, accuracy, distance=0.5, seconds=10.0, mean_accuracy=0.75):
+        distances = np.broadcast_to(distance, len(accuracy))
         for log in self.logs:
             zeros = {c.name: np.zeros((), c.dtype) for c in columns("epochs")}
-            mine = {"accuracy": np.asarray(accuracy)[log.vertices], "consensus_distance_vertex": np.broadcast_to(distance, sum(len(one.vertices) for one in self.logs))[log.vertices]}
+            mine = {"accuracy": np.asarray(accuracy)[log.vertices], "consensus_distance_vertex": distances[log.vertices]}
             log.epoch(**zeros | mine | {"epoch": number, "step": 10 * number, "samples": 80, "train_loss": 1.0})
         zeros = {c.name: np.zeros((), c.dtype) for c in columns("network")}
         self.logs[0].network(**zeros | {"epoch": number, "consensus_distance": 0.125, "mean_accuracy": mean_accuracy, "seconds": seconds})
@@ -124,7 +127,8 @@ def test_a_finished_run_is_over_and_shows_its_closing_evaluation(tmp_path):
     run = Made(tmp_path / "run", hosted=(2,), epochs=1)
     run.steps(0, 10, 0.5)
     run.epoch(1, [0.5, 0.5])
-    run.logs[0].closing(accuracy=[0.75, 1.0], loss=0.5, mean_accuracy=1, mean_accuracy_recalibrated=NAN, best_epoch=1, samples=9, split="test")
+    network = {"mean_accuracy": 1, "mean_accuracy_recalibrated": NAN, "best_epoch": 1, "samples": 9, "split": "test"}
+    run.logs[0].closing(accuracy=[0.75, 1.0], loss=0.5, **network)
     run.logs[0].close()
     (run.folder / "model").mkdir()
     (run.folder / "model" / "index.json").write_text('{"last": 1, "best": 1}')
