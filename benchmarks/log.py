@@ -35,7 +35,8 @@ class Rank:
         self.log = RankLog(folder / "log" / f"rank-{rank:04d}.h5", rank, [rank], network=rank == 0)
         if rank == 0:
             pairs = [(v, (v + 1) % ranks) for v in range(ranks)]
-            graph = {"n": ranks, "edges": pairs, "W": np.eye(ranks), "lambda2_modulus": 1.0, "spectral_gap": 0.0, "spec": f"ring:{ranks}", "weights": "-"}
+            figures = {"lambda2_modulus": 1.0, "spectral_gap": 0.0, "spec": f"ring:{ranks}", "weights": "-"}
+            graph = {"n": ranks, "edges": pairs, "W": np.eye(ranks), **figures}
             self.log.describe("", {}, graph)
         self.pace = LogPace(self.log, flush_s, Assembly(folder) if rank == 0 else None)
         self.record, self.taken, self.spent = Record(1, 0, 1_000_000), 0, np.zeros(2)
