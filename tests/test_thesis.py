@@ -33,11 +33,18 @@ FOLDER = ROOT / "jobs" / "thesis"
 FILES = {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
 with open(Path(__file__).parent / "thesis_tables.csv") as _file:
     ROWS = list(csv.DictReader(_file))
-SWEEPS = {
-    "figure4": ("table3_row02", {"algorithm.period": [1, 5, 10], "training.seed": [1, 2, 3]}),
-    "warmup": ("table3_row01", {"training.warmup_epochs": [0.0, 5.0], "training.seed": [1, 2, 3]}),
-    "start": ("table3_row08", {"training.init": ["identical", "independent"], "training.seed": [1, 2, 3]}),
-}
+SEEDS = {"training.seed": [1, 2, 3]}
+SWEEPS = {  # name -> base, grid, words at the head
+    "figure4": (
+        "table3_row02", {"algorithm.period": [1, 5, 10]} | SEEDS,
+        ["figure 4: CIFAR-10 on an expander of 25, averaged every 1, 5 and 10 steps; the settings of table 3, rows 2 to 4", "what row 2 assumes"],
+    ),
+    "warmup": (
+        "table3_row01", {"training.warmup_epochs": [0.0, 5.0]} | SEEDS,
+        ["published +0.4 +- 0.05 points with warm-up", "the setting is table 3, row 1,"],
+    ),
+    "start": ("table3_row08", {"training.init": ["identical", "independent"]} | SEEDS, ["the setting is table 3, row 8,"]),
+}  # fmt: skip
 JOBS = [name for name in FILES if name not in SWEEPS]
 NETWORKS = [name for name in JOBS if name.startswith("table")]
 
@@ -51,12 +58,16 @@ RECIPES = {"CIFAR-10": CIFAR, "CIFAR-100": CIFAR, "FashionMNIST": FASHION}
 NAMES = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "FashionMNIST": "fashion"}  # of shards and single models
 SCRIPTS = {"cifar10": "cifar10", "cifar100": "cifar100", "fashion": "fashion_mnist"}
 MODELS = {"ResNet-20": "resnet20", "CNN": "fashion-cnn"}
-GRAPHS = {  # topology and edges of a row -> spec, and what the head says where this is an assumption
-    ("torus 6x6", "72"): ("torus:6x6", ""), ("cycle", "4"): ("ring:4", ""), ("complete", "630"): ("complete:36", ""),
-    ("dense graph", ""): ("random:5,8", "8 of the 10 edges"), ("sparse graph", ""): ("random:10,15", "15 of the 45 edges"),
-    ("expander", ""): ("margulis:25", "Margulis"), ("negative-weight graph", ""): ("file:jobs/graphs/negative12.txt", "found by search"),
-    ("random graph", "100"): ("random:50,100", "topology.seed 0"), ("random graph", "150"): ("random:50,150", "topology.seed 0"),
-    ("random graph", "250"): ("random:50,250", "topology.seed 0"),
+NEGATIVE = "file:jobs/graphs/negative12.txt"
+GRAPHS = {  # topology and edges of a row -> spec, its words in the head, and what is said there where it is an assumption
+    ("torus 6x6", "72"): ("torus:6x6", "a 6x6 torus", ""), ("cycle", "4"): ("ring:4", "a cycle of 4", ""),
+    ("complete", "630"): ("complete:36", "the complete graph of 36", ""),
+    ("dense graph", ""): ("random:5,8", "a dense graph of 5", "8 of the 10 edges"),
+    ("sparse graph", ""): ("random:10,15", "a sparse graph of 10", "15 of the 45 edges"),
+    ("expander", ""): ("margulis:25", "an expander of 25", "Margulis, Gabber and Galil, 70 edges"),
+    ("negative-weight graph", ""): (NEGATIVE, "a graph of 12 with negative weights", "negative on two edges"),
+} | {
+    ("random graph", m): (f"random:50,{m}", f"a random graph of 50 with {m} edges", "draw of topology.seed 0") for m in ("100", "150", "250")
 }  # fmt: skip
 POWERS = {4: [4.0, 2.0, 2.0, 1.0], 36: [4.0, 2.0, 1.0] * 12}  # assumed
 OWN_MODEL = {
@@ -99,7 +110,7 @@ def common(row):
 def expected(row):
     """Return every key of the job of a row, and the words that must tell its assumptions."""
     n, told = int(row["vertices"]), []
-    spec, words = GRAPHS[row["topology"], row["edges"]]
+    spec, _, words = GRAPHS[row["topology"], row["edges"]]
     wanted = common(row) | {"topology.graph": spec, "data.shards": f"shards/{NAMES[row['dataset']]}-{n}"}
     wanted |= {"training.batch_size": int(row["vertex_batch"]), "training.scale_lr": {"yes": True, "no": False}[row["lr_scaled"]]}
     wanted |= {"algorithm.name": row["algorithm"]}
@@ -110,15 +121,28 @@ def expected(row):
     else:
         wanted["topology.weights"], told = "metropolis", ["weights are Metropolis"]
     if row["period"] == "raised (not stated)":
-        wanted["algorithm.rounds"], told = 2, [*told, "two rounds a step"]
+        wanted["algorithm.rounds"], told = 2, [*told, "two rounds a step, where row 3 has one"]
     else:
         wanted["algorithm.period"] = int(row["period"])
     assert (row["balanced"], row["train_every"]) in {("yes", "1"), ("no", "by power")}
     if row["balanced"] == "no":
         wanted |= {"hetero.powers": POWERS[n], "data.shards": wanted["data.shards"] + "-powers"}
-        told = [*told, "the powers are 4, 2"]
-    told += ["Adam's rate is 0.001"] if row["dataset"] == "FashionMNIST" else []
+        told = [*told, {4: "the powers are 4, 2, 2 and 1", 36: "the powers are 4, 2 and 1 in turn"}[n]]
+    told += ["Adam's rate is 0.001 throughout"] if row["dataset"] == "FashionMNIST" else []
     return wanted, [*told, *([words] if words else [])]
+
+
+def sentence(row):
+    """Return what the head of a job must say of its row."""
+    gossip, period = row["gossip_pairs"], row["period"]
+    how = f", gossip over {gossip} edge{'s' * (gossip != '1')} a step" if gossip else ""
+    how += f", averaged every {period} steps" if period.isdigit() and period != "1" else ""
+    how += ", unequal vertices" * (row["balanced"] == "no") + ", mixed more often" * ("raised" in period)
+    return (
+        f"Thesis, table {row['table']}, row {row['row']}: {row['dataset'].replace('nM', 'n-M')} on {GRAPHS[row['topology'], row['edges']][1]}{how}, "
+        f"{row['vertex_batch']} samples a vertex, lr {'not ' * (row['lr_scaled'] == 'no')}scaled; "
+        f"published accuracy {row['accuracy']} +- {row['spread']}. Shards: "
+    )
 
 
 def single(row):
@@ -142,8 +166,7 @@ def test_a_job_is_its_row(row):
     script = f"data_prep/{SCRIPTS[NAMES[row['dataset']]]}.py"
     assert command(name) == [script, "RAW", job.data.shards, "--shards", row["vertices"], *powers]
     said, assumed, assumptions = head(name).partition(" Assumed, where the table is silent: ")
-    assert said.startswith(f"Thesis, table {row['table']}, row {row['row']}: {row['dataset'].replace('nM', 'n-M')} on ")
-    assert f"; published accuracy {row['accuracy']} +- {row['spread']}. Shards: " in said
+    assert said.startswith(sentence(row))
     assert bool(assumed) == bool(told) and all(word in assumptions for word in told)
 
 
@@ -155,18 +178,26 @@ def test_a_single_model_is_that_of_the_row(row):
         "topology.graph": "ring:1", "data.shards": shards, "training.batch_size": int(row["single_model_batch"]),
     }  # fmt: skip
     assert command(name) == [f"data_prep/{SCRIPTS[NAMES[row['dataset']]]}.py", "RAW", shards, "--shards", "1"]
+    assert head(name).startswith(f"Thesis, single model: {row['dataset'].replace('nM', 'n-M')} at one vertex, batch {row['single_model_batch']}; ")
+    assert ("Adam's rate is 0.001 throughout, for 20" if row["dataset"] == "FashionMNIST" else "lr is 0.1 whatever the batch") in head(name)
     rows = re.search(rf"[ ,]{row['single_model_accuracy']} \(([^)]*)\)", head(name))[1]
-    (rows,) = re.findall(rf"table {row['table']}, rows? ([^;]*)", rows)
-    spans = [[int(end) for end in span.split(" to ")] for span in rows.split(", ")]
-    assert any(span[0] <= int(row["row"]) <= span[-1] for span in spans)
+    told = {(table, number) for table, listed in re.findall(r"table (\d), rows? ([^;]*)", rows) for number in numbers(listed)}
+    alike = [r for r in ROWS if single(r) == name and r["single_model_accuracy"] == row["single_model_accuracy"]]
+    assert told == {(r["table"], int(r["row"])) for r in alike}
+
+
+def numbers(text):
+    """Return the numbers of a text such as "8, 9, 13 to 16"."""
+    ends = [[int(end) for end in span.split(" to ")] for span in text.split(", ")]
+    return {number for span in ends for number in range(span[0], span[-1] + 1)}
 
 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_an_ablation_varies_one_key_of_a_row(name):
-    base, grid = SWEEPS[name]
+    base, grid, words = SWEEPS[name]
     sweep = tomllib.loads(FILES[name].read_text())
     assert sweep == {"base": named(base) + ".toml", "grid": grid}
-    assert command(name) == command(named(base))
+    assert command(name) == command(named(base)) and all(word in head(name) for word in words)
     varied = [key for key in grid if key != "training.seed"]
     # one of the values is the row's own
     assert all(config.load(FILES[named(base)]).get(key) in grid[key] for key in varied)
@@ -248,7 +279,7 @@ def test_a_single_model_trains_20_steps_and_sends_nothing(place, monkeypatch, na
 
 
 @pytest.mark.parametrize(
-    "name, key, value", [(name, key, value) for name, (_, grid) in SWEEPS.items() for key in list(grid)[:1] for value in grid[key]]
+    "name, key, value", [(name, key, value) for name, (_, grid, _) in SWEEPS.items() for key in list(grid)[:1] for value in grid[key]]
 )
 def test_a_point_of_an_ablation_trains_20_steps(place, monkeypatch, name, key, value):
     monkeypatch.chdir(place)
