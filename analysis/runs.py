@@ -93,18 +93,28 @@ class Final(NamedTuple):
         return self.config["training.seed"]
 
 
-def finals(paths):
-    """Return the Final of every run of `paths`; raise UserError for a run without an end, or ends that measure different things."""
+def finals(paths, several=False):
+    """Return the Final of every run of `paths`; raise UserError for a run without an end, or ends that measure different things.
+
+    several: there may be several data sets, and ends are held against those on the same.
+    """
     origins = [_name(origin) for _, origin in find(paths)]
     made = [_final(name, origin, run) for (name, run), origin in zip(opened(paths), origins, strict=True)]
-    for what, of in (("data", lambda f: f.facts.get("data")), ("samples", lambda f: (f.figures["samples"], f.figures["split"]))):
-        for other in made[1:]:
-            if of(other) != of(made[0]):
+    firsts = {}
+    for what, of in (("data", data_of), ("samples", lambda f: (f.figures["samples"], f.figures["split"]))):
+        for other in made:
+            first = firsts.setdefault(data_of(other) if several else None, other)
+            if of(other) != of(first):
                 raise UserError(
-                    f"runs {made[0].name} and {other.name} cannot be compared: they were evaluated on different {what} "
-                    f"({_words(of(made[0]))}; {_words(of(other))}); give runs of one kind."
+                    f"runs {first.name} and {other.name} cannot be compared: they were evaluated on different {what} "
+                    f"({_words(of(first))}; {_words(of(other))}); give runs of one kind."
                 )
     return made
+
+
+def data_of(final):
+    """Return the name of the data set of a Final, or None where an old log does not say."""
+    return final.facts.get("data")
 
 
 def _name(path):

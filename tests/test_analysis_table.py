@@ -18,8 +18,8 @@ from mpiconsensus.errors import UserError
 sys.path.insert(0, str(ROOT))
 table = importlib.import_module("analysis.table")
 
-# Tables 2 to 7 of the thesis that jobs/ repeats: accuracies in percent, and which of them are set in bold (successful).
-with open(Path(__file__).parent / "thesis_bold.csv") as _file:
+# Tables 2 to 7 of the thesis, which jobs/thesis/ repeats: settings, accuracies in percent, and which of them are set in bold (successful).
+with open(Path(__file__).parent / "thesis_tables.csv") as _file:
     PUBLISHED = list(csv.DictReader(_file))
 
 
@@ -93,8 +93,9 @@ def test_one_job_of_one_seed_has_no_columns_of_seeds(small_runs):
     assert line.split()[:6] == ["complete:4", "4", "32", f"{mean:.2f}", "+-", f"{sd:.2f}"]
 
 
-def job(name, n, batch, model="mlp"):
-    return [SimpleNamespace(name=name, n=n, config={"model.name": model, "training.batch_size": batch})]
+def job(name, n, batch, model="mlp", scaled=False, data="digits"):
+    config = {"model.name": model, "training.batch_size": batch, "training.scale_lr": scaled}
+    return [SimpleNamespace(name=name, n=n, config=config, facts={"data": data})]
 
 
 def test_the_single_model_has_the_network_s_batch_else_the_vertex_s_else_is_the_only_one():
@@ -105,16 +106,55 @@ def test_the_single_model_has_the_network_s_batch_else_the_vertex_s_else_is_the_
     assert table.single_of(network, [other]) is other
     assert table.single_of(network, [other, job("another", 1, 4)]) is None
     assert table.single_of(network, [job("cnn", 1, 128, "cnn")]) is None
+    assert table.single_of(network, [job("mushrooms", 1, 128, data="mushrooms")]) is None
+    scaled = job("net", 4, 32, scaled=True)
+    assert table.single_of(scaled, [other, own, whole]) is own and table.single_of(scaled, [other, whole]) is whole
     with pytest.raises(UserError, match="whole and twin both are single models of batch 128 for net; they differ in training.lr"):
         twin = job("twin", 1, 128)
         twin[0].config["training.lr"] = 0.1
         table.single_of(network, [whole, twin])
 
 
+def test_several_data_sets_have_a_column_and_their_own_best(small_runs):
+    """The keys in which the jobs differ between the data sets, as the data set itself, have none."""
+    words = [small_runs / name for name in ("complete", "periods/q1-s1", "mushrooms")]
+    result = shown(*words, "--single", small_runs / "single", "--bold", "best")
+    head, *lines = result.splitlines()
+    assert head.split()[:5] == ["data", "graph", "n", "batch", "accuracy"]
+    assert [line.split()[0] for line in lines] == ["digits", "digits", "mushrooms"]
+    means = [accuracy(path).mean() for path in words]
+    assert ["*" in line for line in lines] == [means[0] >= means[1], means[1] >= means[0], True]
+    # the single model on the digits is none for the mushrooms
+    assert [line.split()[-1] for line in lines] == ["128", "128", "-"]
+
+
+def final(name, shards, powers, spec="ring:2", data="cifar10"):
+    config = {"data.shards": shards, "hetero.powers": powers, "training.batch_size": 32}
+    config |= {"topology.graph": spec, "model.name": "mlp", "training.scale_lr": False}
+    return SimpleNamespace(
+        name=name, n=2, config=config, facts={"data": data}, seed=1, accuracy=np.array([1.0, 3.0]), figures={"mean_accuracy": 0.02}
+    )
+
+
+def test_where_shards_lie_is_a_column_only_where_it_tells_something():
+    def columns(*runs):
+        return [key for key in table.rows(list(runs), table.rule("none"))[0] if "." in key]
+
+    even, uneven = final("even", "shards/a-2", []), final("uneven", "shards/a-2-powers", [2.0, 1.0])
+    assert columns(even, uneven) == ["hetero.powers"]
+    assert columns(even, final("skewed", "shards/skewed-2", [])) == ["data.shards"]
+    assert columns(even, final("other", "shards/b-2", [], data="cifar100")) == []
+
+
+def test_a_long_list_is_cut_in_a_cell():
+    runs = [final("even", "a", []), final("four", "b", [4.0, 3.0, 2.0, 1.0]), final("five", "c", [5.0, 4.0, 3.0, 2.0, 1.0])]
+    heads, lines, _ = table.cells(table.rows(runs, table.rule("none")))
+    assert [line[heads.index("powers")] for line in lines] == ["[]", "[4.0, 3.0, 2.0, 1.0]", "[5.0, 4.0, 3.0, 2.0, ...]"]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
-    [(["single"], "all these runs have one vertex"), (["complete", "mushrooms"], "evaluated on different data (digits; mushrooms)"),
-     (["complete", "--bold", "singles"], "is not a rule"), (["complete", "--format", "html"], "'html' is not one of")],
+    [(["single"], "all these runs have one vertex"), (["complete", "--bold", "singles"], "is not a rule"), (["complete", "--format", "html"], "'html' is not one of")],
 )  # fmt: skip
 def test_what_makes_no_table_is_told_in_one_line(small_runs, monkeypatch, words, told):
     monkeypatch.chdir(small_runs)

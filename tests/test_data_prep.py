@@ -46,11 +46,11 @@ def cifar10_raw(folder, records=4, classes=10):
     return (pixels[:cut], labels[:cut]), (pixels[cut:], labels[cut:])
 
 
-def cifar100_raw(folder, names=True):
+def cifar100_raw(folder, names=True, counts=(11, 3)):
     folder.mkdir(parents=True)
     random = np.random.default_rng(2)
     sets = []
-    for name, count in (("train.bin", 11), ("test.bin", 3)):
+    for name, count in zip(("train.bin", "test.bin"), counts, strict=True):
         pixels = random.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
         fine = random.integers(20, 100, count, dtype=np.uint8)
         (folder / name).write_bytes(
@@ -67,11 +67,11 @@ def idx(array):
     return gzip.compress(header + array.tobytes())
 
 
-def fashion_raw(folder):
+def fashion_raw(folder, counts=(13, 5)):
     folder.mkdir(parents=True)
     random = np.random.default_rng(3)
     sets = []
-    for split, count in (("train", 13), ("t10k", 5)):
+    for split, count in zip(("train", "t10k"), counts, strict=True):
         pixels = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
         labels = random.integers(0, 10, count, dtype=np.uint8)
         (folder / f"{split}-images-idx3-ubyte.gz").write_bytes(idx(pixels))
