@@ -3,7 +3,6 @@
 Interrupted jobs run side by side, two ranks each; every one must end with the parameters of a run in one process that nobody touched.
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -17,8 +16,8 @@ from test_slurm import raw_cifar
 from mpiconsensus.runread import Run
 
 pytestmark = pytest.mark.skipif(bool(slurm_cluster.missing()), reason=f"no Slurm: {slurm_cluster.missing()}")
-STEPS = 60
-KEYS = ["model.name=slow_model:slow", "evaluation.samples=1", f"training.max_steps={STEPS}", "checkpoint.every_minutes=0.01", "data.dataset=digits"]
+STEPS = 200
+KEYS = ["model.name=slow_model:slow", "evaluation.samples=1", f"training.max_steps={STEPS}", "checkpoint.every_minutes=0.01", "training.epochs=20"]
 JOB = [*small_job(), *(word for key in KEYS for word in ("--set", key))]
 # Where each job runs, and what it asks for beyond ring4.sh's own lines; the second signal of `limit` is put off (see `lives`).
 JOBS = {
