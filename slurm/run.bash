@@ -41,17 +41,10 @@ look() {
   [ -n "$lines" ] || exit 0   # --help
 }
 
-# Train JOB on RANKS ranks: make shards that are missing, start it, stop it behind a checkpoint at a signal, requeue it.
-train() {
-  local launcher code requeue='' running told
-  begin
+# Set `launcher` to LAUNCHER and the options that its kind needs.
+find_launcher() {
   read -ra launcher <<< "$LAUNCHER"
   needs "${launcher[0]}"
-  [ -z "${SHARDS:-}" ] || set -- --set "data.shards=$SHARDS" "$@"
-  look "$@"
-  RANKS=${found[0]}
-  [ ${#found[@]} = 1 ] || "${python[@]}" "${found[@]:1}"
-
   if [ "$(id -u)" = 0 ]; then
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
   fi
@@ -59,28 +52,45 @@ train() {
     launcher+=(--bind-to none)   # where Slurm counts hardware threads, binding to cores refuses to start
     [ -n "${SLURM_JOB_ID:-}" ] || launcher+=(--oversubscribe)   # inside Slurm the allocation rules
   fi
+}
+
+# Run a command to its end and set `code` to its exit code; `asked` where Slurm asked for a stop that it does not mend itself.
+supervise() {
+  local running told=1
+  asked=''
+  # Slurm tells this shell alone, and mpirun ends its ranks at SIGTERM and SIGINT within half a second but passes SIGUSR2
+  # on to them: in a process group of its own it gets that one, from here, and no Ctrl-C.
+  set -m
+  "$@" < /dev/null &
+  running=$!
+  trap 'told=1 asked=1; kill -USR2 "$running" 2> /dev/null || true' USR1 USR2
+  # scancel is final, and after a preemption Slurm requeues by itself.
+  trap 'told=1; kill -USR2 "$running" 2> /dev/null || true' TERM INT HUP
+  while [ -n "$told" ]; do   # a signal ends `wait`, not the run
+    told='' code=0
+    wait "$running" || code=$?
+  done
+}
+
+# Train JOB on RANKS ranks: make shards that are missing, start it, stop it behind a checkpoint at a signal, requeue it.
+train() {
+  local ours=''
+  begin
+  find_launcher
+  [ -z "${SHARDS:-}" ] || set -- --set "data.shards=$SHARDS" "$@"
+  look "$@"
+  [ ${#found[@]} = 1 ] || "${python[@]}" "${found[@]:1}"
 
   # A requeued job finds its run by this name.
   [ -n "$RUN" ] || [ -z "$batch" ] || RUN=runs/${SLURM_JOB_NAME:-${SCRIPT%.sh}}-$batch
   if [ -n "$RUN" ] && [[ " $*" != *" --out"* && " $*" != *" --resume"* ]]; then
     set -- --out "$RUN" --resume auto "$@"
-    requeue=$batch
+    ours=1
   fi
-
-  # Slurm tells this shell alone, and mpirun ends its ranks at SIGTERM and SIGINT within half a second but passes SIGUSR2
-  # on to them: in a process group of its own it gets that one, from here, and no Ctrl-C.
-  set -m
-  "${launcher[@]}" -n "$RANKS" "${python[@]}" -m mpiconsensus train "$JOB" "$@" < /dev/null &
-  running=$!
-  trap 'told=1; kill -USR2 "$running" 2> /dev/null || true' USR1 USR2 TERM INT HUP
-  told=1
-  while [ -n "$told" ]; do   # a signal ends `wait`, not the run
-    told='' code=0
-    wait "$running" || code=$?
-  done
+  supervise "${launcher[@]}" -n "${found[0]}" "${python[@]}" -m mpiconsensus train "$JOB" "$@"
   # 75: a signal stopped the run behind a checkpoint.
-  if [ "$code" = 75 ] && [ -n "$requeue" ]; then
-    scontrol requeue "$requeue"
+  if [ "$code" = 75 ] && [ -n "$asked" ] && [ -n "$batch" ] && [ -n "$ours" ]; then
+    scontrol requeue "$batch"
   fi
   exit "$code"
 }

@@ -19,7 +19,7 @@ from pathlib import Path
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "scontrol", "munged", "unshare", "setpriv")
 NODES = ("n1", "n2", "n3", "n4")
-PATIENCE_S = 60
+PATIENCE_S = 180
 
 CONF = """\
 ClusterName=pretended

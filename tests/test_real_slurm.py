@@ -45,7 +45,7 @@ def submit(cluster, *words, **settings):
 def ended(cluster, job):
     """Wait for the end of a job and return how it ended: COMPLETED, CANCELLED, ..."""
     last = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
-    return cluster.wait_for(lambda: (state := cluster.job(job)["JobState"]) in last and state, f"the end of job {job}", 120)
+    return cluster.wait_for(lambda: (state := cluster.job(job)["JobState"]) in last and state, f"the end of job {job}")
 
 
 @pytest.fixture(scope="module")

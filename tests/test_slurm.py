@@ -30,7 +30,7 @@ TRAINING = {
     "hetero.sh": ("jobs/hetero36.toml", "torus:6x6", 36, []),
     "gpu_node.sh": ("jobs/torus36.toml", "torus:6x6", 4, ["--set", "training.device=cuda"]),
 }
-SCRIPTS = sorted(path.name for path in SLURM.glob("*.sh"))
+SCRIPTS = [*TRAINING, "prepare_data.sh"]
 SHORT = ["--set", "training.max_steps=2", "--set", "model.name=logistic"]
 
 
@@ -190,11 +190,13 @@ def test_a_signal_to_the_script_alone_stops_the_run_and_requeues_the_job(tmp_pat
     env = environment(VENV=sys.prefix, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}", LAUNCHER=launcher, **allocation)
     copy = shutil.copy(SCRIPT, tmp_path / "slurm_script")
     words = ["bash", copy, "--set", "model.name=logistic", "--set", "training.epochs=100000", "--set", "evaluation.samples=1"]
-    process = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    next(line for line in process.stdout if line.split()[:1] == ["2"])
-    os.kill(process.pid, signal.SIGTERM)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 75 and "SIGUSR2 received" in stderr, stderr
+    for told, requeued in ((signal.SIGTERM, False), (signal.SIGUSR2, True)):  # scancel's, and the end of the time
+        process = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        next(line for line in process.stdout if line[:5].strip().isdecimal())  # the first row of its table
+        os.kill(process.pid, told)
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 75 and "SIGUSR2 received" in stderr, stderr
+        assert (tmp_path / "asked").exists() == requeued
     assert (tmp_path / "asked").read_text() == "requeue 7\n"
     with Run(tmp_path / "run") as run:
         steps = len(run.steps("step"))
