@@ -36,7 +36,7 @@ for here in "$(dirname "$0")" "${SLURM_SUBMIT_DIR:-.}/slurm"; do [ ! -f "$here/r
 [ -f "$here/run.bash" ] || { echo "$SCRIPT: no $here/run.bash; submit from the checkout: sbatch slurm/$SCRIPT" >&2; exit 2; }
 # shellcheck source=slurm/run.bash
 . "$here/run.bash"
-gpus=${SLURM_GPUS_ON_NODE:-$(nvidia-smi --list-gpus 2> /dev/null | wc -l)}
+gpus=${SLURM_GPUS_ON_NODE:-$({ nvidia-smi --list-gpus || true; } 2> /dev/null | wc -l)}
 [ "$gpus" -gt 0 ] || fail "no GPU here: ask for some, sbatch --gpus-per-node=4, or train on cores: slurm/torus36.sh"
 RANKS=${RANKS:-${SLURM_NTASKS:-$gpus}}
 train --set training.device=cuda "$@"

@@ -22,9 +22,8 @@ begin() {
     esac
   done
   # SLURM_TASKS_PER_NODE is always the job's own, as 9(x4) or 16(x2),4.
-  if [ -n "$batch" ] && [ "${SLURM_NTASKS_PER_NODE:-}" != "${SLURM_TASKS_PER_NODE%%[(,]*}" ]; then
-    unset SLURM_NTASKS_PER_NODE
-  fi
+  name=${SLURM_TASKS_PER_NODE:-}
+  [ -z "$batch" ] || [ "${SLURM_NTASKS_PER_NODE:-}" = "${name%%[(,]*}" ] || unset SLURM_NTASKS_PER_NODE
   [ -z "$VENV" ] || [ ! -d "$VENV/bin" ] || PATH=$(cd "$VENV/bin" && pwd):$PATH
   read -ra python <<< "$INSIDE python3"
   needs "${python[0]}"
