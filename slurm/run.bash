@@ -6,7 +6,7 @@ fail() { echo "$SCRIPT: $1" >&2; exit 2; }
 
 # Go to the checkout, take the virtual environment, and forget what an outer rank, step or allocation left behind.
 begin() {
-  local name here
+  local name here tasks=${SLURM_TASKS_PER_NODE:-}
   here=$(dirname "${BASH_SOURCE[0]}")
   # Slurm runs a copy of a script, which lies elsewhere. One started by hand lies here, within an allocation (salloc) too.
   batch=
@@ -22,8 +22,7 @@ begin() {
     esac
   done
   # SLURM_TASKS_PER_NODE is always the job's own, as 9(x4) or 16(x2),4.
-  name=${SLURM_TASKS_PER_NODE:-}
-  [ -z "$batch" ] || [ "${SLURM_NTASKS_PER_NODE:-}" = "${name%%[(,]*}" ] || unset SLURM_NTASKS_PER_NODE
+  [ -z "$batch" ] || [ "${SLURM_NTASKS_PER_NODE:-}" = "${tasks%%[(,]*}" ] || unset SLURM_NTASKS_PER_NODE
   [ -z "$VENV" ] || [ ! -d "$VENV/bin" ] || PATH=$(cd "$VENV/bin" && pwd):$PATH
   read -ra python <<< "$INSIDE python3"
   needs "${python[0]}"

@@ -294,6 +294,7 @@ def test_wrong_arguments_are_told_ahead_of_the_ranks(tmp_path, notes, shards):
     assert "algorithm.periods" in one_line(script("--set", "algorithm.periods=2", **ring4))
     assert "--sets" in one_line(script("--sets", "algorithm.period=2", **ring4))
     assert "36 shards, the graph has 4 vertices" in one_line(script(**ring4, SHARDS=str(shards)))
+    assert "SHARDS --shards 16`" in one_line(script("--set", "topology.graph=torus:4x4", VENV="", PATH=path, SHARDS="SHARDS"))
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
