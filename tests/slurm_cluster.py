@@ -47,7 +47,7 @@ SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=1,bf_interval=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-PreemptParameters=send_user_signal
+SlurmctldParameters=preempt_send_user_signal
 JobRequeue=1
 ReturnToService=2
 SlurmctldTimeout=30
@@ -79,7 +79,7 @@ class Cluster:
     """The daemons, as a context. `environment`: what Slurm's commands need."""
 
     def __init__(self, root, cpus=16):
-        self.root, self.cpus, self.children = Path(root), cpus, {}
+        self.root, self.cpus, self.children, self.off = Path(root), cpus, {}, set()
         self.environment = {"SLURM_CONF": str(self.root / "slurm.conf")}
 
     def __enter__(self):
@@ -107,6 +107,7 @@ class Cluster:
 
     def power_off(self, node):
         """End everything on a node at once, and tell the controller, which would notice by itself after SlurmdTimeout."""
+        self.off.add(node)
         self.children[node].kill()
         self.children[node].wait()
         self.call("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
@@ -118,6 +119,7 @@ class Cluster:
             slurmd -D -N {node} & wait
         """
         own = ["--uts", "--mount", "--mount-proc", "--pid", "--fork", "--kill-child"]
+        self.off.discard(node)
         self._start(node, "unshare", *own, "bash", "-c", inside)
 
     def call(self, *words, check=True, cwd=None, **changes):
@@ -136,11 +138,12 @@ class Cluster:
         words = self.call("scontrol", "--oneliner", "show", "job", number).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
-    def wait_for(self, holds, what, patience_s=PATIENCE_S):
-        """Return holds() when it is true; AssertionError with the daemons' last words after `patience_s`."""
-        end = time.monotonic() + patience_s
+    def wait_for(self, holds, what):
+        """Return holds() when it is true; AssertionError with the daemons' last words where one has ended or PATIENCE_S is over."""
+        end = time.monotonic() + PATIENCE_S
         while not (found := holds()):
-            assert time.monotonic() < end, f"waited {patience_s} s for {what}\n{self.logs()}"
+            gone = [name for name, child in self.children.items() if child.poll() is not None and name not in self.off]
+            assert not gone and time.monotonic() < end, f"waited for {what}; daemons that ended: {gone}\n{self.logs()}"
             time.sleep(0.1)
         return found
 
