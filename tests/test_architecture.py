@@ -11,17 +11,18 @@ PACKAGE = ROOT / "mpiconsensus"
 # From the outside in: a room may import from rooms that stand below it, and from `anyone`.
 FLOORS = [
     {"cli"},
+    {"sweep"},
     {"run", "inference", "cost", "network", "bench"},
     {"evaluation", "progress", "saving", "provenance", "status"},
     {"training", "report", "trace", "resume"},
     {"stepper", "optim", "concurrency", "runread"},
-    {"algorithms", "runlog", "modelfiles", "doctor", "record", "rundirectory", "checkpoint", "pulse"},
+    {"algorithms", "runlog", "modelfiles", "doctor", "record", "rundirectory", "checkpoint", "pulse", "sweepdirectory"},
     {"mixing", "transport", "wiring", "machine", "placement"},
     {"schedule", "survey"},
     {"block", "models", "data", "weights", "runtime"},
     {"topology", "pieces", "mapping"},
 ]
-ANYONE = {"errors", "config", "randomness", "limits", "outputs", "signals", "tabletext"}
+ANYONE = {"errors", "config", "randomness", "limits", "outputs", "process", "signals", "slurm", "tabletext"}
 
 
 def imports(path):
