@@ -3,6 +3,7 @@
 It depends neither on the other runs nor on the order of the file, so that a run keeps its directory when values are added.
 """
 
+import functools
 import hashlib
 import re
 
@@ -22,6 +23,7 @@ def name(values, label=""):
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 9]}-{_hash(text)}"
 
 
+@functools.cache
 def word(key):
     """Return what a key is called in names: tau for algorithm.tau, model for model.name, topology.seed where that is not alone."""
     table, _, last = key.partition(".")
