@@ -66,7 +66,8 @@ def figures(directory, job="", in_slurm=""):
     blank = dict.fromkeys(("step", "steps", "epoch", "accuracy", "accuracy_sd", "consensus_distance", "seconds", "left_s", "written_s"))
     found = {"run": directory.name, "state": None, **blank, "note": "", "job": job, "slurm": in_slurm}
     if not directory.is_dir():
-        return found | {"state": _by_slurm("missing", in_slurm), "note": _last_words(directory, job) if not in_slurm else ""}
+        state = _by_slurm("missing", in_slurm)
+        return found | {"state": state, "note": _last_words(directory, job) if state == "missing" else ""}
     try:
         with Run(directory) as run:
             found |= _of_log(run)

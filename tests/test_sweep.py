@@ -4,7 +4,7 @@ import itertools
 import json
 
 import pytest
-from conftest import ROOT, cli
+from conftest import cli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -222,9 +222,3 @@ def test_what_a_sweep_costs(tmp_path):
     found = costs.figures(held_out)[0]
     # powers 2:1:1:1 divide 1437 into 575, 287, 287, 288; gradients every 1, 2, 2, 2 steps: max(575 // 16, 2 * 288 // 16) = 36 steps
     assert (found["steps"], found["samples"]) == (36, 16 * (36 + 3 * 18))
-
-
-def test_the_shipped_sweeps_expand():
-    for path in (ROOT / "jobs").glob("*.toml"):
-        if config.SWEEPS & config.read_toml(path).keys():
-            states.check(plan.read(path, out="none"))
