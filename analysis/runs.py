@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mpiconsensus import sweepdirectory
 from mpiconsensus.config import BY_NAME
 from mpiconsensus.config import find as known_key
 from mpiconsensus.errors import UserError
@@ -20,9 +21,12 @@ OF_GRAPH = ("topology.kind", "topology.vertices")
 
 
 def find(paths):
-    """Return [(run directory or run.h5, the argument that it came from)]; a directory of runs stands for those in it."""
+    """Return [(run directory or run.h5, the argument that it came from)]; a directory of runs, or of a sweep, stands for those in it."""
     found = []
     for path in paths:
+        if sweepdirectory.is_sweep(path):
+            found += [(run, path) for run in sweepdirectory.runs(path) if _is_run(run)] or [(path, path)]
+            continue
         inside = [p for p in path.iterdir() if p.is_dir() and _is_run(p)] if path.is_dir() and not _is_run(path) else []
         found += [(p, path) for p in sorted(inside, key=lambda p: natural(p.name)) or [path]]
     return found
@@ -98,6 +102,12 @@ def finals(paths, several=False):
 
     several: there may be several data sets, and ends are held against those on the same.
     """
+    for path in filter(sweepdirectory.is_sweep, paths):
+        if missing := [run.name for run in sweepdirectory.runs(path) if not _is_run(run)]:
+            raise UserError(
+                f"sweep {str(path)!r} is incomplete: {len(missing)} of its runs are missing ({missing[0]}{', ...' * (len(missing) > 1)}); "
+                "call its `mpiconsensus sweep` again, or give the runs that are to be compared."
+            )
     origins = [_name(origin) for _, origin in find(paths)]
     made = [_final(name, origin, run) for (name, run), origin in zip(opened(paths), origins, strict=True)]
     firsts = {}

@@ -85,6 +85,7 @@ KEYS = [
     Key("log.flush_s", "float", 30.0, "longest time between two flushes of a rank's log, in seconds", low=0.0),
 ]
 BY_NAME = {key.name: key for key in KEYS}
+SWEEPS = {"grid", "run"}  # tables by which a sweep is told from a job
 TABLES = list(dict.fromkeys(key.name.split(".")[0] for key in KEYS))
 
 
@@ -127,14 +128,20 @@ def load(path=None, overrides=()):
     if path is not None:
         path = Path(path)
         name = path.stem
-        values = _flatten(_read_toml(path), str(path))
-    for text in overrides:
-        word, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"--set {text!r}: write table.key=value, for example --set training.epochs=3.")
-        key = find(word.strip())
-        values[key.name] = check(key, _parse(value.strip(), key.kind))
-    return Job(values, name)
+        tables = read_toml(path)
+        if SWEEPS & tables.keys():
+            raise UserError(f"{str(path)!r} is a sweep, which is many runs: use `mpiconsensus sweep {path}`.")
+        values = _flatten(tables, str(path))
+    return Job(values | dict(map(override, overrides)), name)
+
+
+def override(text):
+    """Return (name, value) of a `table.key=value` of the command line, checked."""
+    word, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--set {text!r}: write table.key=value, for example --set training.epochs=3.")
+    key = find(word.strip())
+    return key.name, check(key, _parse(value.strip(), key.kind))
 
 
 def loads(text, where):
@@ -203,16 +210,18 @@ def toml_value(value):
     return json.dumps(value, ensure_ascii=False, default=str).replace("\x7f", "\\u007f")
 
 
-def _read_toml(path):
+def read_toml(path, what="job file"):
+    """Return the tables of a TOML file, or raise UserError; `what` names it there."""
     try:
         with open(path, "rb") as file:
             return tomllib.load(file)
     except FileNotFoundError:
-        raise UserError(f"job file {str(path)!r} does not exist; examples lie in jobs/, and without a job file every default applies.") from None
+        without = ", and without a job file every default applies" if what == "job file" else ""
+        raise UserError(f"{what} {str(path)!r} does not exist; examples lie in jobs/{without}.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"job file {str(path)!r} cannot be read: {error}.") from None
+        raise UserError(f"{what} {str(path)!r} cannot be read: {error}.") from None
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"job file {str(path)!r} is not TOML: {error}.") from None
+        raise UserError(f"{what} {str(path)!r} is not TOML: {error}.") from None
 
 
 def _flatten(tables, where):

@@ -27,16 +27,9 @@ def show(job, world, wiring, source, placement):
 def estimate(job, wiring, source, placement):
     """Return {what: text} for the job on the given Placement and with one vertex a rank."""
     name = model_name(job, source)
-    module = models.build(name, source.shape, source.classes, norm=job.model.norm, hidden=tuple(job.model.hidden))
-    layout = Layout(module.to(DTYPES[job.training.precision]), buffers=job.model.buffers == "mixed")
-    states = len(optim.state_names(job.training.optimizer, job.training.momentum))
-    mixed = states if job.training.momentum_policy == "mixed" else 0
-    row = row_length(layout, mixed) * layout.dtype.itemsize
+    layout, states, mixed, row = _layout(job, source)
     steps = _total_steps(job, source, wiring.n)
-    counted = min(steps, MOST_STEPS)
-    setting = Setting.of(wiring, job.algorithm, job.hetero.powers, job.training.seed, counted)
-    algorithm = make(setting)
-    per_step = sum(_bytes_of_step(algorithm, k, wiring.n, row, layout) for k in range(counted)) / counted
+    algorithm, per_step, counted = _traffic(job, source, wiring, layout, row)
     sample = torch.Size(source.shape).numel() * (1 if len(source.shape) == 3 else 4)
     facts = {
         "graph": f"{wiring.spec}: {wiring.n} vertices, {len(wiring.edges)} {wiring.links}, |lambda_2| = {wiring.second_modulus:.4f}",
@@ -54,10 +47,40 @@ def estimate(job, wiring, source, placement):
     return facts
 
 
+def totals(job, wiring, source):
+    """Return {steps, samples (gradients of all vertices), bytes_sent (by all vertices, of mixing)} of the job as a whole."""
+    layout, _, _, row = _layout(job, source)
+    steps = _total_steps(job, source, wiring.n)
+    _, per_step, _ = _traffic(job, source, wiring, layout, row)
+    periods = train_every(job.algorithm.train_every, job.hetero.powers, wiring.n)
+    batches = [min(job.training.batch_size, size) for size in _sizes(job, source)]
+    samples = sum(-(-steps // q) * batch for q, batch in zip(periods, batches, strict=True))
+    return {"steps": steps, "samples": samples, "bytes_sent": round(per_step * steps)}
+
+
+def _layout(job, source):
+    """Return (Layout, states of the optimizer, those that are mixed, bytes of a row)."""
+    module = models.build(model_name(job, source), source.shape, source.classes, norm=job.model.norm, hidden=tuple(job.model.hidden))
+    layout = Layout(module.to(DTYPES[job.training.precision]), buffers=job.model.buffers == "mixed")
+    states = len(optim.state_names(job.training.optimizer, job.training.momentum))
+    mixed = states if job.training.momentum_policy == "mixed" else 0
+    return layout, states, mixed, row_length(layout, mixed) * layout.dtype.itemsize
+
+
+def _traffic(job, source, wiring, layout, row):
+    """Return (algorithm, bytes that all vertices send a step, averaged over the first so many steps, so many)."""
+    counted = min(_total_steps(job, source, wiring.n), MOST_STEPS)
+    algorithm = make(Setting.of(wiring, job.algorithm, job.hetero.powers, job.training.seed, counted))
+    return algorithm, sum(_bytes_of_step(algorithm, k, wiring.n, row, layout) for k in range(counted)) / counted, counted
+
+
+def _sizes(job, source):
+    return [max(1, round(size * (1 - job.evaluation.validation_fraction))) for size in source.sizes]
+
+
 def _total_steps(job, source, n):
     periods = train_every(job.algorithm.train_every, job.hetero.powers, n)
-    sizes = [max(1, round(size * (1 - job.evaluation.validation_fraction))) for size in source.sizes]
-    epoch = max(q * max(1, size // job.training.batch_size) for q, size in zip(periods, sizes, strict=True))
+    epoch = max(q * max(1, size // job.training.batch_size) for q, size in zip(periods, _sizes(job, source), strict=True))
     return min(epoch * job.training.epochs, job.training.max_steps or epoch * job.training.epochs)
 
 

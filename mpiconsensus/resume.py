@@ -102,7 +102,7 @@ def _look(path, overrides, out, word):
         raise UserError(f"{str(directory)!r} is not a run directory: it holds no job.toml; give one made by `mpiconsensus train`.")
     if not auto:
         job = config.load(path if path is not None else directory / "job.toml", overrides)
-    _compare(stored, job, directory)
+    compare(stored, job, directory)
     rundirectory.hold(directory)
     ended = rundirectory.finished(directory)
     if ended and all(job.get(name) == stored.get(name) for name in LENGTH):
@@ -122,7 +122,7 @@ def _stored(directory):
     return config.load(path) if path.is_file() else None
 
 
-def _compare(stored, job, where):
+def compare(stored, job, where):
     """Raise UserError that names the first key in which the jobs may not differ."""
     for key in config.KEYS:
         old, new = stored.get(key.name), job.get(key.name)
@@ -135,7 +135,7 @@ def _compare(stored, job, where):
 def _check(job, content, path):
     """Raise UserError unless the job can go on from a checkpoint: the same job, and longer than what is done."""
     stored = config.loads(content["job"], str(path / "manifest.json"))
-    _compare(stored, job, path)
+    compare(stored, job, path)
     total = length(job, content["steps_per_epoch"])
     if total == length(stored, content["steps_per_epoch"]):
         return

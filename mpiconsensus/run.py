@@ -8,7 +8,7 @@ import time
 import numpy as np
 import torch
 
-from mpiconsensus import checkpoint, evaluation, mixing, modelfiles, provenance, report, resume, rundirectory, saving, signals
+from mpiconsensus import checkpoint, evaluation, mixing, modelfiles, process, provenance, report, resume, rundirectory, saving, signals
 from mpiconsensus.assembly import Assembly
 from mpiconsensus.errors import Stopped, TrainingError
 from mpiconsensus.logpace import LogPace
@@ -35,6 +35,8 @@ def train(job, world, wiring, source, threads, out=None, placement=None, start=N
         world.agree(lambda: _prepare(start, job, source) if world.rank == 0 else None)
     else:
         directory = rundirectory.make_directory(job, world, wiring, source, out)
+    if world.rank == 0:
+        process.sign(directory)
     session = Session(trainer, directory, threads, told, found)
     told.catch(signals.USER + signals.END)
     try:

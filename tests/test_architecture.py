@@ -11,17 +11,18 @@ PACKAGE = ROOT / "mpiconsensus"
 # From the outside in: a room may import from rooms that stand below it, and from `anyone`.
 FLOORS = [
     {"cli"},
+    {"sweep"},
     {"run", "inference", "cost", "network", "bench", "watch"},
     {"evaluation", "progress", "saving", "provenance", "status"},
     {"training", "report", "trace", "resume", "assembly", "livelog", "logpace"},
     {"stepper", "optim", "concurrency", "runread"},
-    {"algorithms", "merging", "modelfiles", "doctor", "record", "rundirectory", "checkpoint", "pulse"},
+    {"algorithms", "merging", "modelfiles", "doctor", "record", "rundirectory", "checkpoint", "pulse", "sweepdirectory"},
     {"mixing", "transport", "wiring", "machine", "placement", "runlog"},
     {"schedule", "survey"},
     {"block", "models", "data", "weights", "runtime", "diskrows"},
     {"topology", "pieces", "mapping", "description"},
 ]
-ANYONE = {"errors", "config", "randomness", "limits", "outputs", "signals", "tabletext"}
+ANYONE = {"errors", "config", "randomness", "limits", "outputs", "process", "signals", "slurm", "tabletext"}
 
 
 def imports(path):

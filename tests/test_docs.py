@@ -38,6 +38,13 @@ ELSEWHERE = {
     "make test-slurm": "Makefile::test-slurm",
     "apptainer": "slurm/mpiconsensus.def::apptainer build",
     "bash slurm/torus36.sh": "tests/test_slurm.py::test_this_machine_makes_the_shards_and_trains_36_vertices",
+    "mpiconsensus sweep jobs/gossip_pairs.toml --local": "tests/test_sweep_local.py::test_called_again_it_goes_on_with_what_is_missing",
+    "mpiconsensus sweep jobs/gossip_pairs.toml --ranks": "tests/test_sweep_local.py::test_cancel_ends_a_sweep_under_mpirun_and_refuses_what_is_finished",
+    "mpiconsensus sweep jobs/gossip_pairs.toml --at-once 8 --submit": "tests/test_sweep_slurm.py::test_submit_files_one_array_of_what_is_missing",
+    "mpiconsensus status runs/gossip_pairs": "tests/test_sweep_slurm.py::test_status_tells_what_slurm_knows",
+    "mpiconsensus cancel": "tests/test_sweep_slurm.py::test_cancel_ends_tasks_of_an_array",
+    "python analysis/table.py runs/gossip_pairs": "tests/test_sweep_local.py::test_analysis_takes_the_sweep_and_keeps_the_spread_over_seeds_apart",
+    "python analysis/compare.py runs/gossip_pairs": "tests/test_sweep_local.py::test_analysis_takes_the_sweep_and_keeps_the_spread_over_seeds_apart",
     "pip install": "Makefile::pip install",
 }
 MAIN = "mpirun -n 4 mpiconsensus train"  # other pages use its run directory

@@ -9,8 +9,11 @@ from conftest import ROOT
 
 from mpiconsensus import config, models, topology, weights
 from mpiconsensus.optim import learning_rate
+from mpiconsensus.sweep import plan
 
-JOBS = sorted((ROOT / "jobs").glob("*.toml"))
+FILES = sorted((ROOT / "jobs").glob("*.toml"))
+SWEEPS = [path for path in FILES if config.SWEEPS & config.read_toml(path).keys()]
+JOBS = [path for path in FILES if path not in SWEEPS]
 DATA = {  # preparation script -> shape of a sample, classes
     "cifar10.py": ((3, 32, 32), 10),
     "fashion_mnist.py": ((1, 28, 28), 10),
@@ -36,11 +39,23 @@ THESIS = [
 
 def test_there_are_jobs():
     assert {"ring4", "expander50"} | {row[0] for row in THESIS} <= {path.stem for path in JOBS}
+    assert {"gossip_pairs", "topologies"} <= {path.stem for path in SWEEPS}
 
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
 def test_a_job_names_what_can_be_built(path):
-    job = config.load(path)
+    can_be_built(path, config.load(path))
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_run_of_a_sweep_names_what_can_be_built(path):
+    runs = plan.read(path).runs
+    assert len(runs) > 1
+    for run in runs:
+        can_be_built(path, run.job)
+
+
+def can_be_built(path, job):
     graph = topology.build(job.topology.graph, job.topology.seed)
     head = path.read_text().splitlines()[:2]
     assert all(line.startswith("# ") for line in head)

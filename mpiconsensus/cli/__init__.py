@@ -17,6 +17,8 @@ COMMANDS = {
     "algorithms": ("lists", "List the algorithms, with formula and reference."),
     "models": ("lists", "List the models."),
     "topology": ("topology", "Graphs and weights: how fast they agree and what they send, before a run."),
+    "sweep": ("sweep", "Many runs from one file: here, or as a job array of Slurm."),
+    "cancel": ("sweep", "End runs and sweeps, here or in Slurm."),
     "status": ("results", "Tell how runs stand: state, step, accuracy, time left."),
     "watch": ("results", "Show how a run goes, anew every second."),
     "report": ("results", "Print the table of a run from its log."),

@@ -41,10 +41,10 @@ def trace(run, out, steps):
 @click.argument("runs", nargs=-1, metavar="[RUN|DIR]...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(runs, as_json):
-    """Tell how runs stand, from their files alone: state, step, accuracy, time left. DIR: all runs in it; default: runs."""
+    """Tell how runs stand, from their files, and from Slurm where it knows them: state, step, accuracy, time left. DIR: all runs in it, or a sweep; default: runs."""
     from mpiconsensus import status as standing
 
-    found = [standing.figures(path) for path in standing.find(runs or ["runs"])]
+    found = standing.look(runs or ["runs"])
     click.echo(standing.as_json(found) if as_json else "\n".join(standing.table(found)))
 
 
