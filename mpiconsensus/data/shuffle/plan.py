@@ -35,11 +35,15 @@ class Shuffling:
     """
 
     def __init__(self, mode, sizes, fraction, seed, edges=None):
-        self.mode, self.seed, self.edges = mode, seed, edges
+        self.mode, self.fraction, self.seed, self.edges = mode, fraction, seed, edges
         self.sizes = np.asarray(sizes, np.int64)
         self.offered = self.sizes if mode == "global" else offered(self.sizes, fraction)
         self.vertex_of = np.repeat(np.arange(len(self.sizes)), self.sizes)
         self.first = np.cumsum(self.sizes) - self.sizes
+
+    def describe(self):
+        """Return the way of shuffling in words."""
+        return self.mode if self.mode == "global" else f"{self.mode}, Q = {self.fraction:g}"
 
     def arrivals(self, epoch):
         """Return (N,) int64: the slot of `epoch` (from 0) whose sample stands in each slot in the epoch behind it."""
