@@ -28,17 +28,17 @@ class SampleExchange:
     first and of any that a state was loaded for. The clock is the run's epoch: a vertex with fewer batches than per_epoch
     begins new passes within it.
     sent, wire: (m,) bytes of samples (x, y and id) that the hosted vertices have sent to other vertices, wherever hosted,
-    and to other ranks, since the last `take`. Only the start of a copy or message adds to them.
+    and to other ranks, since the last `take`. Only the start of a copy or message adds to them. record: the type of a sample.
     """
 
     def __init__(self, world, placement, loaders, shuffling, per_epoch, total_steps):
         self.world, self.placement, self.loaders, self.shuffling = world, placement, loaders, shuffling
         self.per_epoch, self.total_steps = per_epoch, total_steps
         self.sent, self.wire = np.zeros((2, len(loaders)), np.int64)
-        if shuffling is None:
-            return
         shard = loaders[0].shard
         self.record = np.dtype([("x", shard.x.dtype, shard.x.shape[1:]), ("y", np.int64), ("id", np.int64)])
+        if shuffling is None:
+            return
         self._most = max(1, MESSAGE_BYTES // self.record.itemsize)
         self._index = np.full(placement.n, -1)
         self._index[placement.hosted] = np.arange(len(loaders))
@@ -65,6 +65,10 @@ class SampleExchange:
         taken = self.sent.copy(), self.wire.copy()
         self.sent[:] = self.wire[:] = 0
         return taken
+
+    def stored(self, sizes):
+        """Return how many samples the vertex that stores most has to keep; sizes: (n,) of the shards, with what is held out."""
+        return int(np.max(np.array(sizes) + (0 if self.shuffling is None else self.shuffling.offered)))
 
     def close(self):
         """End what is on its way; collective, at the same step on every rank."""
