@@ -1,7 +1,9 @@
 """Who holds which sample: the plans against sets and dictionaries, and what a job may not ask for."""
 
 import json
+import re
 import sys
+import tomllib
 from collections import Counter
 from fractions import Fraction
 from types import SimpleNamespace
@@ -41,10 +43,10 @@ def flows(plan, epoch):
 def test_every_epoch_each_sample_is_at_one_vertex_and_each_vertex_keeps_its_size(made, epoch):
     plan, _ = made
     assert sorted(plan.arrivals(epoch).tolist()) == sorted(plan.holding(epoch).tolist()) == list(range(sum(plan.sizes)))
-    for flow in (flows(plan, epoch),):
-        for v in range(len(plan.sizes)):
-            given_, taken = (sum(c for pair, c in flow.items() if pair[end] == v and pair[0] != pair[1]) for end in (0, 1))
-            assert given_ == taken
+    flow = flows(plan, epoch)
+    for v in range(len(plan.sizes)):
+        gives, takes = (sum(c for pair, c in flow.items() if pair[end] == v and pair[0] != pair[1]) for end in (0, 1))
+        assert gives == takes
 
 
 @given(shufflings(modes=("partial", "neighbors")), st.integers(0, 3))
@@ -321,3 +323,28 @@ def test_held_out_samples_stay_and_nobody_trains_on_them(ends):
     assert all((ids // 1000 == v).all() and len(ids) > 0 for v, ids in enumerate(held))
     trained = np.concatenate([of["ids"].ravel() for of in ends["one"]["everything"]])
     assert not np.isin(np.concatenate(held), trained).any()
+
+
+def test_the_sweep_names_shards_and_graphs_that_fit():
+    """Every run of jobs/shuffle_fraction.toml is a job whose shards its head makes, for as many vertices as its graph has."""
+    text = (ROOT / "jobs" / "shuffle_fraction.toml").read_text()
+    sweep = tomllib.loads(text)
+    base = config.load(ROOT / "jobs" / sweep["base"])
+    made = {
+        f"shards/fashion{kind}-{m}": (int(m), "sorted" if kind else "iid")
+        for numbers, kind in re.findall(r"for m in ([\d ]+); do python data_prep/fashion_mnist.py RAW shards/fashion(\S*)-\$m", text)
+        for m in numbers.split()
+    }
+    assert len(made) == len(sweep["run"]) == 6
+    for entry in sweep["run"]:
+        job = base.replace(**{key.replace(".", "__"): value for key, value in {**sweep["set"], **entry}.items()})
+        vertices, partition = made.pop(job.data.shards)
+        assert len(topology.build(job.topology.graph)) == vertices
+        for name, values in sweep["grid"].items():
+            for value in values:
+                one = job.replace(**{name.replace(".", "__"): value})
+                source = SimpleNamespace(sizes=[60_000 // vertices] * vertices, partition=partition)
+                net = topology.net(job.topology.graph, 1)
+                found = open_shuffling(one, source, SimpleNamespace(n=vertices, edges=net.edges, directed=False, spec=""))
+                assert (found is None) == (one.data.exchange_fraction == 0)
+    assert not made
