@@ -17,7 +17,16 @@ from analysis import pictures
 from analysis.runs import finals, jobs, over_seeds, refuse_other_keys, refuse_twice
 from mpiconsensus.errors import UserError
 
-KEYS = ("data.shuffle", "data.exchange_fraction", "data.mix_owners", "data.partition", "data.shards", "topology.kind", "topology.vertices", "model.norm")
+KEYS = (
+    "data.shuffle",
+    "data.exchange_fraction",
+    "data.mix_owners",
+    "data.partition",
+    "data.shards",
+    "topology.kind",
+    "topology.vertices",
+    "model.norm",
+)
 
 
 def fraction_of(final):
@@ -66,7 +75,8 @@ def draw(made):
     fractions = sorted({row["fraction"] for row in made}, key=place)
     lines = list(dict.fromkeys(_line(row) for row in sorted(made, key=lambda row: (row["vertices"], row["norm"]))))
     figure, axes = pictures.canvas(len(partitions) + 1, pictures.DOUBLE, 2.5 + 0.16 * len(lines))
-    for line, style in zip(lines, pictures.styles(len(lines)), strict=True):
+    style_of = dict(zip(lines, pictures.styles(len(lines)), strict=True))
+    for line, style in style_of.items():
         for axis, partition in zip(axes, partitions):
             table = [row for row in made if _line(row) == line and row["partition"] == partition]
             x = pictures.column([{"x": fractions.index(row["fraction"])} for row in table], "x")
@@ -74,7 +84,9 @@ def draw(made):
             pictures.line(axis, x, pictures.column(table, "accuracy_mean"), style, label)
             pictures.bars(axis, x, table, "accuracy_mean", "accuracy_sd_seeds", style)
     by_size = {(row["vertices"], row["fraction"]): row for row in made}
-    for vertices, style in zip(sorted({row["vertices"] for row in made}), pictures.styles(7)):
+    for vertices in sorted({row["vertices"] for row in made}):
+        # What moves does not depend on the model: the style of the first line of as many vertices stands for all.
+        style = next(style_of[_line(row)] for line in lines for row in made if _line(row) == line and row["vertices"] == vertices)
         table = [by_size[vertices, fraction] for fraction in fractions if (vertices, fraction) in by_size]
         x = pictures.column([{"x": fractions.index(row["fraction"])} for row in table], "x")
         sent, stored = (pictures.column(table, f"sample_bytes_{what}_vertex") for what in ("sent", "stored"))

@@ -348,3 +348,12 @@ def test_the_sweep_names_shards_and_graphs_that_fit():
                 found = open_shuffling(one, source, SimpleNamespace(n=vertices, edges=net.edges, directed=False, spec=""))
                 assert (found is None) == (one.data.exchange_fraction == 0)
     assert not made
+
+
+def test_the_small_sweep_names_keys_that_exist():
+    sweep = tomllib.loads((ROOT / "jobs" / "shuffle_digits.toml").read_text())
+    job = config.Job({}).replace(**{key.replace(".", "__"): value for key, value in sweep["set"].items()})
+    for name, values in sweep["grid"].items():
+        for value in values:
+            job.replace(**{name.replace(".", "__"): value})
+    assert [len(topology.build(spec)) for spec in sweep["grid"]["topology.graph"]] == [4, 16, 64]
