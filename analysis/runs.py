@@ -149,6 +149,7 @@ def config_of(run):
     values = {name: key.default for name, key in BY_NAME.items()}
     values |= {f"{table}.{word}": value for table, keys in run.config.items() for word, value in keys.items()}
     spec = run.graph["spec"]
+    values |= {"data.partition": str(run.data["partition"])} if "partition" in run.data else {}  # shards are divided already
     values |= {"topology.graph": spec, "topology.kind": spec.partition(":")[0], "topology.vertices": run.graph["n"]}
     return values | ({"model.name": run.facts["model"]} if run.facts.get("model") else {})
 

@@ -1,12 +1,14 @@
 """What a job costs, before it is run: parameters, bytes a round, memory a rank."""
 
 import click
+import numpy as np
 import torch
 
 from mpiconsensus import models, optim
 from mpiconsensus.algorithms import Setting, make
 from mpiconsensus.algorithms.base import train_every
 from mpiconsensus.block import Layout, row_length
+from mpiconsensus.data.shuffle import open_shuffling
 from mpiconsensus.schedule import MEAN
 from mpiconsensus.training import DTYPES, model_name
 
@@ -31,17 +33,21 @@ def estimate(job, wiring, source, placement):
     steps = _total_steps(job, source, wiring.n)
     algorithm, per_step, counted = _traffic(job, source, wiring, layout, row)
     sample = torch.Size(source.shape).numel() * (1 if len(source.shape) == 3 else 4)
+    shuffling = open_shuffling(job, source, wiring)
+    moved, stored = _samples_moved(shuffling), np.array(source.sizes) + (0 if shuffling is None else shuffling.offered)
     facts = {
         "graph": f"{wiring.spec}: {wiring.n} vertices, {len(wiring.edges)} {wiring.links}, |lambda_2| = {wiring.second_modulus:.4f}",
         "placement": placement.describe(wiring.edges, wiring.links),
         "data": f"{source.name}: {sum(source.sizes)} samples, {min(source.sizes)} to {max(source.sizes)} a vertex",
+        "samples sent an epoch": f"{moved} to other vertices, {_told(moved * (sample + 16))} (data.shuffle = {job.data.shuffle})",
+        "samples stored": f"{max(stored)} a vertex at most, {_told(max(stored) * (sample + 16))}",
         "model": f"{name}: {layout.count:,} parameters, a row of {_told(row)}",
         "sent a step by all vertices": f"{_told(per_step)} (average over {counted} steps; the run has about {steps:,})",
     }
     for ranks in sorted({placement.ranks, wiring.n}):
         m = -(-wiring.n // ranks)
         share = layout.p * layout.dtype.itemsize
-        memory = BASE_BYTES + m * (algorithm.depth * row + share * (1 + states - mixed) + max(source.sizes) * (sample + 16))
+        memory = BASE_BYTES + m * (algorithm.depth * row + share * (1 + states - mixed) + max(stored) * (sample + 16))
         most = f"{m} vertices each" if m > 1 else "one vertex each"
         facts[f"memory a rank, {ranks} rank{'s' * (ranks > 1)}"] = f"{_told(memory)} ({most}; activations not counted)"
     return facts
@@ -76,6 +82,13 @@ def _traffic(job, source, wiring, layout, row):
 
 def _sizes(job, source):
     return [max(1, round(size * (1 - job.evaluation.validation_fraction))) for size in source.sizes]
+
+
+def _samples_moved(shuffling):
+    """Return the samples that change vertices behind the first epoch; later epochs differ by the draw alone."""
+    if shuffling is None:
+        return 0
+    return int(np.count_nonzero(shuffling.vertex_of[shuffling.arrivals(0)] != shuffling.vertex_of))
 
 
 def _total_steps(job, source, n):

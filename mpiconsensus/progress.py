@@ -40,7 +40,9 @@ class Progress:
         shards = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
         self.say(f"mpiconsensus {facts['mpiconsensus']}")
         self.say(f"graph      {wiring.spec}, {wiring.n} vertices, {len(wiring.edges)} {wiring.links}{' in all exchanges' * bool(wiring.changing)}; {wiring.weights} weights, |lambda_2| = {wiring.second_modulus:.4f}")
-        self.say(f"data       {source.name}, {sum(source.sizes)} training samples, {shards} a vertex; they stay at their vertex")
+        shuffling = trainer.samples.shuffling
+        moves = f"shuffled between vertices: {shuffling.describe()}" if shuffling else "they stay at their vertex"
+        self.say(f"data       {source.name}, {sum(source.sizes)} training samples, {shards} a vertex; {moves}")
         self.say(f"model      {facts['model']}, {facts['parameters']:,} parameters; buffers {job.model.buffers}, momentum {job.training.momentum_policy}")
         self.say(f"algorithm  {trainer.algorithm.describe()}")
         if unused := trainer.algorithm.unused():

@@ -27,6 +27,7 @@ def run(trainer, threads, found=None):
         started=before.get("started", now), resumed=resumed, model=model_name(job, source),
         parameters=trainer.block.layout.count, data=source.name, train_samples=sum(source.sizes),
         algorithm=job.algorithm.name, transport=trainer.exchange.title, device=str(trainer.device),
+        sample_bytes=trainer.samples.record.itemsize, samples_stored=trainer.samples.stored(source.sizes),
         concurrency=trainer.concurrency.name, steps_per_epoch=trainer.steps_per_epoch,
     )  # fmt: skip
 

@@ -36,7 +36,7 @@ def epochs(run):
 def summary(run):
     """Return the figures of a run as one flat dict: facts, the last epoch, and the closing evaluation where it has one.
 
-    `bytes_sent` is over all epochs. `accuracy` and `accuracy_sd` are over vertices: of the closing evaluation, else of
+    `bytes_sent`, and apart from it `sample_bytes_sent`, are over all vertices and epochs. `accuracy` and `accuracy_sd` are over vertices: of the closing evaluation, else of
     the last evaluated epoch.
     """
     facts, graph, config = run.facts, run.graph, run.config
@@ -52,6 +52,7 @@ def summary(run):
         last = evaluated[-1] if evaluated else rows[-1]
         figures |= {name: rows[-1][name] for name in ("loss", "consensus_distance", "seconds")}
         figures["bytes_sent"] = sum(row["bytes_sent"] for row in rows)
+        figures["sample_bytes_sent"] = int(run.epochs("sample_bytes_sent").sum())
         figures |= {name: last[name] for name in ("accuracy", "accuracy_sd", "mean_accuracy")}
     if run.closing:
         figures["accuracy"], figures["accuracy_sd"] = mean_sd(run.closing["accuracy"])

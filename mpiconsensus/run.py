@@ -217,9 +217,11 @@ class Session:
         wire = trainer.stepper.wire_bytes() - self.wire_before
         self.wire_before += wire
         nothing = np.full(trainer.block.m, np.nan)
+        sample_bytes, sample_wire = trainer.samples.take()
         self.log.epoch(
             epoch=epoch, step=trainer.k, accuracy=scores.accuracy if scores else nothing, test_loss=scores.loss if scores else nothing,
-            consensus_distance_vertex=distances[:, 1], bytes_wire=wire // trainer.block.m, sample_bytes_sent=0,
+            consensus_distance_vertex=distances[:, 1], bytes_wire=wire // trainer.block.m, sample_bytes_sent=sample_bytes,
+            sample_bytes_wire=sample_wire,
             samples=record.trained * np.array([loader.batch_size for loader in trainer.loaders]), **sums,
         )  # fmt: skip
         columns = [sums["train_loss"], nothing if scores is None else scores.accuracy, *distances.T, sums["bytes_sent"]]

@@ -17,11 +17,13 @@ from mpiconsensus.block import Block, Layout, row_length
 from mpiconsensus.concurrency import open_concurrency
 from mpiconsensus.data.augment import Augment
 from mpiconsensus.data.loader import Loader, split
+from mpiconsensus.data.shuffle import open_shuffling
 from mpiconsensus.errors import TrainingError, UserError
 from mpiconsensus.placement import place
 from mpiconsensus.randomness import torch_seed
 from mpiconsensus.stepper import Stepper
 from mpiconsensus.transport import Reduction, open_exchange
+from mpiconsensus.transport.samples import SampleExchange
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "tf32": torch.float32, "bf16": torch.float32}
 
@@ -43,13 +45,13 @@ class Trainer:
         set_precision(job.training.precision)
         self.layout_of_images = memory_format(job, source)
         self._load()
-        self._count_steps()
         self._build()
         self.rate = optim.learning_rate(job.training, wiring.n, self.steps_per_epoch, self.total_steps)
 
     def _load(self):
         job, seed = self.job, self.job.training.seed
         fraction = job.evaluation.validation_fraction
+        shuffling = self.world.agree(open_shuffling, job, self.source, self.wiring)
 
         def load():
             loaders, held_out = [], []
@@ -66,6 +68,8 @@ class Trainer:
 
         self.loaders, self.held_out = self.world.agree(load)
         self.batches_drawn = [0] * len(self.hosted)
+        self._count_steps()
+        self.samples = SampleExchange(self.world, self.placement, self.loaders, shuffling, self.steps_per_epoch, self.total_steps)
         self.augment = Augment(
             self.source.augment, self.source.mean, self.source.std, scale=self.source.scale, dtype=self.dtype, seed=seed,
             memory_format=self.layout_of_images, device=self.device,
@@ -140,10 +144,14 @@ class Trainer:
         m = len(self.hosted)
         losses, io_s, compute_s = np.full(m, np.nan), np.zeros(m), np.zeros(m)
         k, rate = self.k, self.rate(self.k)
+        start = time.perf_counter()
+        self.samples.step(k)
+        io_s += (time.perf_counter() - start) / m
         self.stepper.before()
         trained = [i for i, vertex in enumerate(self.hosted) if self.algorithm.trains(k, vertex)]
         for i, found in zip(trained, self.concurrency.gradients(trained, k), strict=True):
-            losses[i], io_s[i], compute_s[i] = found
+            losses[i], compute_s[i] = found[0], found[2]
+            io_s[i] += found[1]
         if self.algorithm.averages_gradients:
             self.stepper.mean_gradients(self.block.gradients)
         self._clip(trained)
@@ -216,6 +224,7 @@ class Trainer:
                 "buffers": {name: b.clone() for name, b in self.block.modules[i].named_buffers()},
                 "optimizer": self.optimizers.state_dict(i),
                 "batches_drawn": self.batches_drawn[i],
+                "sample_bytes": [int(self.samples.sent[i]), int(self.samples.wire[i])],
             }
         return {**self.stepper.state_dict(), "vertices": vertices}
 
@@ -228,11 +237,13 @@ class Trainer:
                 buffer.copy_(mine["buffers"][name])
             self.optimizers.load_state_dict(i, mine["optimizer"])
             self.batches_drawn[i] = mine["batches_drawn"]
+            self.samples.sent[i], self.samples.wire[i] = mine.get("sample_bytes", (0, 0))  # older checkpoints have none
         self.stepper.load_state_dict(state)
 
     def close(self):
         """Free the transport; collective. The modules keep their values."""
         self.stepper.drain()
+        self.samples.close()
         self.block.release()
         self.exchange.close()
 

@@ -16,6 +16,8 @@ RUNS = {
     "cta": ["topology.graph=ring:4", "algorithm.order=cta"],
     "gossip": ["topology.graph=ring:4", "algorithm.name=gossip"],
     "single": ["topology.graph=ring:1", "training.batch_size=128"],
+    "shuffle/partial": ["topology.graph=ring:4", "data.shuffle=partial", "data.exchange_fraction=0.3"],
+    "shuffle/global": ["topology.graph=ring:4", "data.shuffle=global"],
     "mushrooms": ["topology.graph=ring:4", "data.dataset=mushrooms", "training.max_steps=3"],
 }
 

@@ -19,7 +19,7 @@ from mpiconsensus.runlog import RankLog
 pytest.importorskip("matplotlib")
 sys.path.insert(0, str(ROOT))
 
-SCRIPTS = ["curves", "consensus", "breakdown", "averaging_period", "scaling", "traffic", "compare"]
+SCRIPTS = ["curves", "consensus", "breakdown", "averaging_period", "scaling", "traffic", "compare", "shuffle_fraction"]
 NAN = float("nan")
 
 
@@ -270,6 +270,22 @@ def refused(name, *words):
     return line
 
 
+def test_shuffle_fraction_has_the_log_s_accuracies_and_bytes(small_runs, tmp_path):
+    """Of 1,437 digits of 80 bytes over 4 vertices, 360 at the fullest: floor(0.3 x 360) arrive, or as many again with global."""
+    paths = [small_runs / "shuffle" / "global", small_runs / "periods" / "q1-s1", small_runs / "shuffle" / "partial"]
+    figure, rows = drawn("shuffle_fraction", tmp_path / "c.png", *paths)
+    assert [row["fraction"] for row in rows] == ["0.0", "0.3", "global"]
+    assert [row["sample_bytes_stored_vertex"] for row in rows] == [str(80 * count) for count in (360, 360 + 108, 2 * 360)]
+    for row, path in zip(rows, (paths[1], paths[2], paths[0]), strict=True):
+        with log(path) as f:
+            np.testing.assert_allclose(float(row["accuracy_mean"]), 100 * f["closing/accuracy"][:].mean(), rtol=1e-12)
+            assert float(row["sample_bytes_sent_vertex"]) == f["epochs/sample_bytes_sent"][:].sum() / 4
+    accuracy, samples = figure.axes
+    assert [text.get_text() for text in accuracy.get_xticklabels()] == ["0", "0.3", "global"]
+    np.testing.assert_allclose(accuracy.lines[0].get_ydata(), numbers(rows, "accuracy_mean"))
+    assert len(samples.lines[0].get_xdata()) == 2, "nothing sent has no place on a logarithmic axis"
+
+
 @pytest.mark.parametrize("name", [*SCRIPTS, "table"])
 def test_what_is_no_run_is_told_in_one_line_and_nothing_is_written(broken, name):
     before = sorted(broken.iterdir())
@@ -280,7 +296,7 @@ def test_what_is_no_run_is_told_in_one_line_and_nothing_is_written(broken, name)
         assert "choose one of .png, .pdf, .svg" in refused(name, "cut", "-o", "x.gif")
         assert "there is no directory" in refused(name, "cut", "-o", "nowhere/x.png")
     assert "given twice" in refused(name, "cut", "cut")
-    unfinished = "is incomplete: its log ends after step 0" if name in ("averaging_period", "compare", "table") else "holds no whole epoch"
+    unfinished = "is incomplete: its log ends after step 0" if name in ("averaging_period", "compare", "shuffle_fraction", "table") else "holds no whole epoch"
     assert unfinished in refused(name, "cut" if "incomplete" in unfinished else "bare")
     assert sorted(broken.iterdir()) == before
 
@@ -292,6 +308,8 @@ def test_what_is_no_run_is_told_in_one_line_and_nothing_is_written(broken, name)
      ("averaging_period", ["periods/q1-s1", "periods/q1-s2"], "have the averaging period 1; give runs of at least two"),
      ("averaging_period", ["complete", "mushrooms"], "different data (digits; mushrooms)"),
      ("averaging_period", ["complete", "--by", "topology.grap"], "Did you mean 'topology.graph'"),
+     ("shuffle_fraction", ["periods/q1-s1", "cta"], "differ in algorithm.order"),
+     ("shuffle_fraction", ["periods/q1-s1", "periods/q1-s2"], "have the exchange fraction 0.0; give runs of at least two"),
      ("compare", ["periods/q4-s1", "cta", "complete"], "differ in topology.graph, algorithm.order, algorithm.period; say with --x"),
      ("compare", ["periods/q1-s1", "periods/q1-s2"], "do not differ in any key"),
      ("compare", ["complete", "periods/q1-s1", "--x", "topology.vertices"], "both at 4; tell them apart with --by"),

@@ -47,7 +47,7 @@ CASES = {
 }
 TIMES = {"compute_s", "wait_s", "mix_s", "hidden_s", "io_s", "seconds", "samples_per_s"}
 # What depends on the number of ranks by its meaning.
-OF_RANKS = {"bytes_wire"}
+OF_RANKS = {"bytes_wire", "sample_bytes_wire"}
 
 # One process has loaded torch and forks for each command: a start of its own would take seconds.
 SERVER = """

@@ -39,6 +39,16 @@ class Loader:
         np.take(self.shard.y, rows, out=self._y, mode="clip")
         return self._x, self._y
 
+    def replace(self, rows, samples):
+        """Put other samples in the place of those at `rows` of the shard; `samples` has x, y and id, a record a row."""
+        for name in self.shard._fields:
+            getattr(self.shard, name)[rows] = samples[name]
+
+
+def held_count(count, fraction):
+    """Return how many of `count` samples are held out; see split."""
+    return min(max(1, round(fraction * count)), count - 1) if fraction > 0 else 0
+
 
 def split(shard, fraction, seed, vertex):
     """Return (train, held_out): round(fraction * N) random samples of the shard held out, in ascending id.
@@ -47,7 +57,7 @@ def split(shard, fraction, seed, vertex):
     stays whole. With fraction 0 `train` is the shard itself, not a copy.
     """
     count = len(shard.y)
-    held = min(max(1, round(fraction * count)), count - 1) if fraction > 0 else 0
+    held = held_count(count, fraction)
     if held == 0:
         return shard, shard.take(slice(0, 0))
     kept, held_rows = hold_out(count, held, seed, vertex)
