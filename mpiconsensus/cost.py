@@ -1,12 +1,12 @@
 """What a job costs, before it is run: parameters, bytes a round, memory a rank."""
 
 import click
-import torch
 
 from mpiconsensus import models, optim
 from mpiconsensus.algorithms import Setting, make
 from mpiconsensus.algorithms.base import train_every
 from mpiconsensus.block import Layout, row_length
+from mpiconsensus.data import loading
 from mpiconsensus.schedule import MEAN
 from mpiconsensus.training import DTYPES, model_name
 
@@ -37,18 +37,18 @@ def estimate(job, wiring, source, placement):
     setting = Setting.of(wiring, job.algorithm, job.hetero.powers, job.training.seed, counted)
     algorithm = make(setting)
     per_step = sum(_bytes_of_step(algorithm, k, wiring.n, row, layout) for k in range(counted)) / counted
-    sample = torch.Size(source.shape).numel() * (1 if len(source.shape) == 3 else 4)
     facts = {
         "graph": f"{wiring.spec}: {wiring.n} vertices, {len(wiring.edges)} {wiring.links}, |lambda_2| = {wiring.second_modulus:.4f}",
         "placement": placement.describe(wiring.edges, wiring.links),
         "data": f"{source.name}: {sum(source.sizes)} samples, {min(source.sizes)} to {max(source.sizes)} a vertex",
+        "loading": loading.describe(job, source),
         "model": f"{name}: {layout.count:,} parameters, a row of {_told(row)}",
         "sent a step by all vertices": f"{_told(per_step)} (average over {counted} steps; the run has about {steps:,})",
     }
     for ranks in sorted({placement.ranks, wiring.n}):
         m = -(-wiring.n // ranks)
         share = layout.p * layout.dtype.itemsize
-        memory = BASE_BYTES + m * (algorithm.depth * row + share * (1 + states - mixed) + max(source.sizes) * (sample + 16))
+        memory = BASE_BYTES + m * (algorithm.depth * row + share * (1 + states - mixed) + loading.resident_bytes(job, source))
         most = f"{m} vertices each" if m > 1 else "one vertex each"
         facts[f"memory a rank, {ranks} rank{'s' * (ranks > 1)}"] = f"{_told(memory)} ({most}; activations not counted)"
     return facts
