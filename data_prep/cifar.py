@@ -60,3 +60,14 @@ def records(path, content, label_bytes, classes, published):
     if len(table) != published:
         common.say(f"note: {path} holds {len(table)} records, the published file {published}.")
     return table[:, :label_bytes], table[:, label_bytes:].reshape(-1, 3, 32, 32)
+
+
+def joined(arrays):
+    """Return arrays (N, ...) of one shape and type one under the other; a view where memory has them so, else a copy."""
+    first, at = arrays[0], arrays[0].__array_interface__["data"][0]
+    for array in arrays:
+        if array.__array_interface__["data"][0] != at or array.strides != first.strides:
+            return np.concatenate(arrays)
+        at += len(array) * array.strides[0]
+    # All lie in the memory that the first one keeps alive.
+    return np.lib.stride_tricks.as_strided(first, (sum(map(len, arrays)), *first.shape[1:]), first.strides, writeable=False)

@@ -42,7 +42,7 @@ def read(contents):
                 f"it is truncated; download it again."
             )
     pieces = {path.name: cifar.records(path, content, 1, FACTS.classes, RECORDS) for path, content in contents.items()}
-    label, pixels = (np.concatenate(arrays) for arrays in zip(*(pieces[name] for name in TRAIN)))
+    label, pixels = (cifar.joined(arrays) for arrays in zip(*(pieces[name] for name in TRAIN)))
     test_label, test_pixels = pieces[TEST]
     train = common.samples(pixels, label[:, 0])
     batch = np.repeat(np.arange(1, len(TRAIN) + 1), len(label) // len(TRAIN))

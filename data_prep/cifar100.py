@@ -46,7 +46,7 @@ def read(contents):
 
 
 def _names(path, content):
-    names = tuple(content.decode("utf-8", errors="replace").split())
+    names = tuple(bytes(content).decode("utf-8", errors="replace").split())
     if len(names) != 100:
         raise UserError(
             f"{path} holds {len(names)} names, not 100; download it again, or remove it to do without names."

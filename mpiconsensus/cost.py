@@ -8,6 +8,7 @@ from mpiconsensus import models, optim
 from mpiconsensus.algorithms import Setting, make
 from mpiconsensus.algorithms.base import train_every
 from mpiconsensus.block import Layout, row_length
+from mpiconsensus.data import loading
 from mpiconsensus.data.shuffle import open_shuffling
 from mpiconsensus.schedule import MEAN
 from mpiconsensus.training import DTYPES, model_name
@@ -41,13 +42,15 @@ def estimate(job, wiring, source, placement):
         "data": f"{source.name}: {sum(source.sizes)} samples, {min(source.sizes)} to {max(source.sizes)} a vertex",
         "samples sent an epoch": f"{moved} to other vertices, {_told(moved * (sample + 16))} (data.shuffle = {job.data.shuffle})",
         "samples stored": f"{max(stored)} a vertex at most, {_told(max(stored) * (sample + 16))}",
+        "loading": loading.describe(job, source),
         "model": f"{name}: {layout.count:,} parameters, a row of {_told(row)}",
         "sent a step by all vertices": f"{_told(per_step)} (average over {counted} steps; the run has about {steps:,})",
     }
     for ranks in sorted({placement.ranks, wiring.n}):
         m = -(-wiring.n // ranks)
         share = layout.p * layout.dtype.itemsize
-        memory = BASE_BYTES + m * (algorithm.depth * row + share * (1 + states - mixed) + max(stored) * (sample + 16))
+        samples = max(stored) * (sample + 16) if shuffling else loading.resident_bytes(job, source)
+        memory = BASE_BYTES + m * (algorithm.depth * row + share * (1 + states - mixed) + samples)
         most = f"{m} vertices each" if m > 1 else "one vertex each"
         facts[f"memory a rank, {ranks} rank{'s' * (ranks > 1)}"] = f"{_told(memory)} ({most}; activations not counted)"
     return facts

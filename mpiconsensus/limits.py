@@ -23,6 +23,11 @@ def cgroup_cores(root="/sys/fs/cgroup", own="/proc/self/cgroup"):
     return min(limits, default=None)
 
 
+def memory():
+    """Return the bytes of memory that this process may use: those of the machine, cut to the limits of its control group."""
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *cgroup_memory()])
+
+
 def cgroup_memory(root="/sys/fs/cgroup", own="/proc/self/cgroup"):
     """Return the memory limits in bytes of this process's control group and those above it."""
     found = []

@@ -16,7 +16,8 @@ from mpiconsensus import algorithms, models, optim
 from mpiconsensus.block import Block, Layout, row_length
 from mpiconsensus.concurrency import open_concurrency
 from mpiconsensus.data.augment import Augment
-from mpiconsensus.data.loader import Loader, split
+from mpiconsensus.data.loading import open_loader, pinned
+from mpiconsensus.data.prefetch import Reader
 from mpiconsensus.data.shuffle import open_shuffling
 from mpiconsensus.errors import TrainingError, UserError
 from mpiconsensus.placement import place
@@ -53,16 +54,19 @@ class Trainer:
         fraction = job.evaluation.validation_fraction
         shuffling = self.world.agree(open_shuffling, job, self.source, self.wiring)
 
+        self.reader = Reader()
+        empty = pinned if self.device.type == "cuda" else np.empty
+
         def load():
             loaders, held_out = [], []
             for vertex in self.hosted:
-                shard, held = split(self.source.load(vertex), fraction, seed, vertex)
+                loader, held = open_loader(job, self.source, vertex, self.reader, empty)
                 if fraction and not len(held.y):
                     raise UserError(
                         f"evaluation.validation_fraction = {fraction:g}: vertex {vertex} has one sample, none can be held out; "
                         "give it more data (hetero.powers, fewer vertices), or set the fraction to 0."
                     )
-                loaders.append(Loader(shard, job.training.batch_size, seed, vertex))
+                loaders.append(loader)
                 held_out.append(held)
             return loaders, held_out
 
@@ -160,8 +164,9 @@ class Trainer:
 
     def draw(self, i):
         """Return the next batch (x, y) of hosted vertex i."""
-        images, labels = self.loaders[i].batch(self.batches_drawn[i])
-        x = self.augment.train(images, self.hosted[i], self.batches_drawn[i])
+        loader = self.loaders[i]
+        images, labels = loader.batch(self.batches_drawn[i])
+        x = self.augment.train(images, self.hosted[i], self.batches_drawn[i], loader)
         y = torch.from_numpy(labels).to(self.device)
         self.batches_drawn[i] += 1
         return x, y
@@ -241,7 +246,8 @@ class Trainer:
         self.stepper.load_state_dict(state)
 
     def close(self):
-        """Free the transport; collective. The modules keep their values."""
+        """Free the transport and the files; collective. The modules keep their values."""
+        self.reader.close()
         self.stepper.drain()
         self.samples.close()
         self.block.release()

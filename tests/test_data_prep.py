@@ -21,6 +21,7 @@ from mpiconsensus.data.source import open_source
 SCRIPTS = Path(__file__).resolve().parent.parent / "data_prep"
 sys.path.insert(0, str(SCRIPTS))
 
+import cifar
 import cifar10
 import cifar100
 import fashion_mnist
@@ -428,3 +429,15 @@ def test_manifests_name_the_sources(tmp_path):
     # From `printf '1 1:1\n2 1:2\n3 1:3\n' | sha256sum`.
     assert manifest["sources"] == {"table": "f556788cfb90a01d3dcfaad2adeede21c4b15c8e3dbb49caeae9fa02bb4cd59b"}
     assert manifest["options"] == {"test_fraction": 0.4} and manifest["prepared_by"] == "data_prep/libsvm.py"
+
+
+def test_pieces_that_follow_one_another_in_memory_are_joined_without_a_copy():
+    whole = np.arange(60, dtype=np.uint8).reshape(20, 3)
+    pieces = [whole[:7], whole[7:8], whole[8:]]
+    for columns in (slice(0, 1), slice(1, 3)):
+        views = [piece[:, columns] for piece in pieces]
+        found = cifar.joined(views)
+        assert np.array_equal(found, whole[:, columns]) and np.shares_memory(found, whole)
+        for others in (views[::-1], [views[0], views[2]], [views[0], views[1].copy(), views[2]]):
+            found = cifar.joined(others)
+            assert np.array_equal(found, np.concatenate(others)) and not np.shares_memory(found, whole)

@@ -20,7 +20,7 @@ from test_data import FEATURES, IMAGES, job_data, recipe, same, samples, write
 
 from mpiconsensus.data import partition, writer
 from mpiconsensus.data.manifest import FORMAT
-from mpiconsensus.data.moments import Moments, moments
+from mpiconsensus.data.moments import Moments, moments, sums
 from mpiconsensus.data.shardfile import ShardFile
 from mpiconsensus.data.shards import Stream, already_written, open_shards, write_shards
 from mpiconsensus.data.source import open_source, open_test
@@ -285,3 +285,16 @@ def test_a_rank_opens_its_own_vertices_shards_alone(tmp_path):
         with pytest.raises(UserError, match=words) as error:
             open_shards(tmp_path / "rank0" / "shards").load(vertex)
         assert f"shard-000{vertex}.h5" in str(error.value)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 4), (16, 16), (17, 19), (32, 32), (48, 16)])
+@pytest.mark.parametrize("fill", ["random", "white"])
+def test_moments_of_images_are_exact(size, fill):
+    x = np.full((130, 3, *size), 255, np.uint8)
+    if fill == "random":
+        x = np.random.default_rng(0).integers(0, 256, x.shape, dtype=np.uint8)
+    wide = x.astype(np.int64)
+    values, first, second = sums(x)
+    assert values == 130 * size[0] * size[1]
+    assert list(first) == wide.sum(axis=(0, 2, 3)).tolist() and list(second) == np.square(wide).sum(axis=(0, 2, 3)).tolist()
+    assert all(type(value) is int for value in first)

@@ -51,7 +51,7 @@ def measure(world, source, model, batch, repeats, say=lambda text: None):
     def load():
         number = next(drawn)
         images, labels = loader.batch(number)
-        return augment.train(images, vertex, number), torch.from_numpy(labels)
+        return augment.train(images, vertex, number, loader), torch.from_numpy(labels)
 
     size = loader.batch_size
     order = np.random.default_rng(vertex).permutation(len(shard.y))

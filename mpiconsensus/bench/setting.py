@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from mpiconsensus import __version__, machine
 from mpiconsensus.errors import UserError
-from mpiconsensus.limits import cgroup_cores, cgroup_memory, words
+from mpiconsensus.limits import cgroup_cores, memory, words
 from mpiconsensus.placement import Placement
 from mpiconsensus.wiring import wire
 
@@ -57,7 +57,7 @@ def facts(world, threads):
         "cpu": machine.cpu_model(),
         "cores": max(1, min(len(cpus), int(quota or len(cpus)))),
         "caches": caches(cpus),
-        "memory": min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *cgroup_memory()]),
+        "memory": memory(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "mpi": mpi,
         "versions": {"mpiconsensus": __version__, "python": platform.python_version(), **machine.versions()},

@@ -98,7 +98,7 @@ def _generators(seeds, device):
 def _batch(trainer, i, dtype, device):
     """Return the first samples of the first batch of hosted vertex i; nothing is drawn for good."""
     images, labels = trainer.loaders[i].batch(0)
-    x = trainer.augment.train(images[:SAMPLES], trainer.hosted[i], 0)
+    x = trainer.augment.train(images[:SAMPLES], trainer.hosted[i], 0, trainer.loaders[i])
     return x.to(device=device, dtype=dtype), torch.tensor(labels[:SAMPLES], device=device)
 
 

@@ -14,14 +14,15 @@ class Loader:
 
     A pass over the shard is a random permutation cut into N // B batches. The N % B samples that are left
     over sit out this pass; every pass has a permutation of its own, so that others do in the next.
+    empty(shape, dtype) makes the memory of a batch.
     """
 
-    def __init__(self, shard, batch_size, seed, vertex):
+    def __init__(self, shard, batch_size, seed, vertex, empty=np.empty):
         self.shard, self.seed, self.vertex = shard, seed, vertex
         self.batch_size = min(batch_size, len(shard.y))
         self.batches_per_pass = len(shard.y) // self.batch_size
-        self._x = np.empty((self.batch_size, *shard.x.shape[1:]), shard.x.dtype)
-        self._y = np.empty(self.batch_size, shard.y.dtype)
+        self._x = empty((self.batch_size, *shard.x.shape[1:]), shard.x.dtype)
+        self._y = empty((self.batch_size,), shard.y.dtype)
         self._pass, self._order = None, None
 
     def batch(self, count):
@@ -37,7 +38,12 @@ class Loader:
         # mode="clip": with the default, "raise", numpy fills a copy of the buffer first.
         np.take(self.shard.x, rows, axis=0, out=self._x, mode="clip")
         np.take(self.shard.y, rows, out=self._y, mode="clip")
+        self._rows = rows
         return self._x, self._y
+
+    def shown(self):
+        """Return (ids of the samples of the last batch, (B,), number of its pass)."""
+        return self.shard.id[self._rows], self._pass
 
     def replace(self, rows, samples):
         """Put other samples in the place of those at `rows` of the shard; `samples` has x, y and id, a record a row."""

@@ -11,6 +11,7 @@ import numpy as np
 from mpiconsensus.limits import usable_cores
 
 BLOCK = 1024  # samples
+RUN = 256  # pixels of 8 bits whose squares sum up to less than 2^24
 
 
 class Moments:
@@ -53,14 +54,17 @@ def sums(x):
 
 
 def _of_images(x):
-    first, second = np.zeros(x.shape[1], object), np.zeros(x.shape[1], object)
-    for channel in range(x.shape[1]):
-        for start in range(0, len(x), 64):
-            # Whole numbers below 2^53: exact in float64, whatever their order.
-            values = x[start : start + 64, channel].astype(np.float64).ravel()
-            first[channel] += int(values.sum())
-            second[channel] += int(values @ values)
-    return x[:, 0].size, first, second
+    pixels = x[0, 0].size
+    first, second = np.zeros(x.shape[1], np.int64), np.zeros(x.shape[1], np.int64)
+    for start in range(0, len(x), 64):
+        values = x[start : start + 64].astype(np.float32).reshape(-1, pixels)
+        for at in range(0, pixels, RUN) if pixels % RUN else [0]:
+            run = values[:, at : at + RUN] if pixels % RUN else values.reshape(-1, RUN)
+            ones = np.ones(run.shape[1], np.float32)
+            # Whole numbers below 2^24: exact in float32, whatever their order.
+            for total, sums_of_runs in ((first, run @ ones), (second, np.square(run) @ ones)):
+                total += sums_of_runs.reshape(-1, x.shape[1], run.size // len(values) // run.shape[1]).sum(axis=(0, 2), dtype=np.int64)
+    return x[:, 0].size, first.astype(object), second.astype(object)
 
 
 def _of_features(x):

@@ -15,11 +15,13 @@ A model sees (x * scale - mean) / std: scale is 1/255 for images of 8 bits, so t
 of [0, 1], and 1 for features. mean and std are computed per channel or feature over the whole training set.
 """
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from mpiconsensus.data.blockfile import BlockFile
 from mpiconsensus.data.manifest import FORMAT, VERSION, Facts, file_name, read_manifest
 from mpiconsensus.data.moments import moments
 from mpiconsensus.data.shardfile import Shard, check_samples, layout, refuse, sha256, split_of
@@ -45,34 +47,54 @@ class ShardSet:
         """Return the test samples as a Shard; raise UserError where the file is not what it should be."""
         return self._read(-1)
 
-    def _read(self, vertex):
-        n = self.manifest["shards"]
+    def open(self, vertex):
+        """Return (BlockFile of the shard of `vertex`, its recorded sha256), its samples not yet checked."""
+        path, laid_out = self._place(vertex)
+        with self._checked(path, vertex) as file:
+            found = [_dataset(path, file, *wanted) for wanted in laid_out]
+            offsets = [data.id.get_offset() if data.chunks is None else None for data in found]
+            if None in offsets or file.userblock_size:
+                refuse(path, "its datasets are not contiguous, as data.memory needs them")
+            digest = self._recorded(path, file)
+        return BlockFile(path, laid_out, offsets), digest
+
+    def _place(self, vertex):
+        """Return the path of a file and the layout of its datasets."""
         count = self.manifest["test_size"] if vertex < 0 else self.sizes[vertex]
-        path = self.directory / file_name(vertex, n)
+        return self.directory / file_name(vertex, self.manifest["shards"]), layout(count, self.facts)
+
+    def _recorded(self, path, file):
+        """Return the sha256 of the samples, "" where file and manifest do not agree on it."""
+        digest = self.manifest["files"][path.name]["samples_sha256"]
+        return digest if file.attrs.get("sha256") == digest else ""
+
+    def _read(self, vertex):
+        path, laid_out = self._place(vertex)
+        with self._checked(path, vertex) as file:
+            shard = Shard(*(_dataset(path, file, *wanted)[()] for wanted in laid_out))
+            digest = self._recorded(path, file)
+        check_samples(path, shard, self.facts)
+        if sha256(shard) != digest:
+            refuse(path, "the samples do not have the sha256 that was recorded when they were written")
+        return shard
+
+    @contextmanager
+    def _checked(self, path, vertex):
+        """Give the open file; raise UserError where it is not one of this vertex of this set."""
         expected = {"format": FORMAT, "version": VERSION, "dataset": self.facts.dataset, "split": split_of(vertex)}
-        expected |= {"vertex": vertex, "of": n, "partition": self.manifest["partition"], "seed": self.manifest["seed"]}
+        expected |= {"vertex": vertex, "of": self.manifest["shards"], "partition": self.manifest["partition"], "seed": self.manifest["seed"]}
         try:
             with h5py.File(path, "r", locking=False) as file:
                 for name, value in expected.items():
                     found = file.attrs.get(name)
                     if np.ndim(found) > 0 or found != value:
                         refuse(path, f"{name} is {found}, expected {value}")
-                shard = Shard(
-                    *(
-                        _read_dataset(path, file, name, shape, dtype)
-                        for name, shape, dtype in layout(count, self.facts)
-                    )
-                )
-                digest = file.attrs.get("sha256")
+                yield file
         except FileNotFoundError:
             refuse(path, "the file is missing")
         except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
             # h5py answers damaged metadata with any of these.
             refuse(path, f"not a readable HDF5 file ({str(error).splitlines()[0]})")
-        check_samples(path, shard, self.facts)
-        if not sha256(shard) == digest == self.manifest["files"][path.name]["samples_sha256"]:
-            refuse(path, "the samples do not have the sha256 that was recorded when they were written")
-        return shard
 
 
 def open_shards(directory):
@@ -80,11 +102,11 @@ def open_shards(directory):
     return ShardSet(directory, read_manifest(directory))
 
 
-def _read_dataset(path, file, name, shape, dtype):
+def _dataset(path, file, name, shape, dtype):
     data = file.get(name) if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
     # Links, virtual and external data would read files that this vertex does not own.
     if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external:
         refuse(path, f"it holds no dataset {name!r} of its own")
     if data.shape != shape or data.dtype != np.dtype(dtype):
         refuse(path, f"{name} is {data.dtype} {data.shape}, expected {np.dtype(dtype)} {shape}")
-    return data[()]
+    return data

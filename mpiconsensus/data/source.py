@@ -10,6 +10,7 @@ import numpy as np
 from mpiconsensus.data import partition
 from mpiconsensus.data.manifest import Facts
 from mpiconsensus.data.shards import Shard, open_shards
+from mpiconsensus.data.stream import shard_bytes
 from mpiconsensus.errors import UserError, require_choice
 
 EMBEDDED = ("digits", "mushrooms")
@@ -19,12 +20,12 @@ class Source:
     """A data set divided over n vertices; see `open_source`.
 
     name, shape ((C, H, W) or (p,)), classes, class_names, licence, citation; sizes: training samples a vertex;
-    augment: none, crop, flip or crop-flip. A model sees (x * scale - mean) / std: scale is a float, mean and
+    augment: one of data.augment.KINDS. A model sees (x * scale - mean) / std: scale is a float, mean and
     std are float32, one a channel or feature. partition: its spec; labels: training samples of each class at each
     vertex, int64 (n, classes), or None where an old set of shards does not say.
     """
 
-    def __init__(self, facts, sizes, data, read, spec, labels):
+    def __init__(self, facts, sizes, data, read, spec, labels, open_file=None):
         self.name, self.shape = facts.dataset, facts.shape
         self.classes, self.class_names = facts.classes, facts.class_names
         self.licence, self.citation = facts.licence, facts.citation
@@ -37,7 +38,20 @@ class Source:
                 f"data.augment = {self.augment!r} needs images, {self.name} has {self.shape[0]} features; "
                 f"choose auto or none."
             )
-        self._read = read
+        self._read, self._open = read, open_file
+
+    @property
+    def sample_bytes(self):
+        """Bytes of x of a sample."""
+        return math.prod(self.shape) * (1 if len(self.shape) == 3 else 4)
+
+    def streams(self, vertex, bound):
+        """Return whether the shard of `vertex` is larger than `bound` bytes; embedded data are small, and 0 is no bound."""
+        return self._open is not None and 0 < bound < shard_bytes(self.sizes[vertex], self.sample_bytes)
+
+    def open(self, vertex):
+        """Return (BlockFile of the training samples of `vertex`, their recorded sha256); UserError where it is not as recorded."""
+        return self._open(vertex)
 
     def load(self, vertex):
         """Return the training samples of `vertex` as a Shard, reading nothing that other vertices own."""
@@ -85,7 +99,7 @@ def _open_shards(data, n, powers):
     labels = shards.manifest.get("labels")
     return Source(
         shards.facts, shards.sizes, data, lambda vertex: shards.load_test() if vertex < 0 else shards.load(vertex),
-        shards.manifest["partition"], None if labels is None else np.array(labels, np.int64),
+        shards.manifest["partition"], None if labels is None else np.array(labels, np.int64), shards.open,
     )  # fmt: skip
 
 

@@ -70,14 +70,20 @@ def write_shards(out, recipe, facts, train, test, parts, force=False, progress=N
             }
             _require_room(out, sum(file.size for file in files.values()))
             told = _Told(progress, sum(file.bytes_of_x for file in files.values()))
-            mean, std = _fill(out, train, facts, {v: (files[v], rows[v]) for v in range(n)}, told)
-            _fill(out, test, facts, {-1: (files[-1], rows[-1])}, told)
+            targets = {vertex: (files[vertex], rows[vertex]) for vertex in range(n)}
+            if isinstance(train, Stream):
+                mean, std = _fill_in_order(out, train, facts, targets, told)
+            else:
+                mean, std = moments(train.x, facts.scale)
+            if isinstance(test, Stream):
+                _fill_in_order(out, test, facts, {-1: (files[-1], rows[-1])}, told)
             facts = facts._replace(mean=mean, std=std)
-            manifest |= facts.to_json() | {"sizes": [len(part) for part in parts], "test_size": len(test.y), "files": {}}
+            manifest |= facts.to_json() | {"sizes": [len(part) for part in parts], "test_size": len(test.y)}
             manifest |= {"labels": counts.tolist(), "skew": partition.skew(counts).round(6).tolist()}
-            for vertex, file in files.items():
-                samples, own = (test, rows[-1]) if vertex < 0 else (train, rows[vertex])
-                manifest["files"][file.path.name] = file.finish(samples.y[own], samples.id[own], mean, std)
+            found = _side_by_side(
+                lambda vertex: _finished(test if vertex < 0 else train, files[vertex], rows[vertex], mean, std, told), files
+            )
+            manifest["files"] = {files[vertex].path.name: digests for vertex, digests in found.items()}
             check_manifest(out, manifest)
             (temporary / "manifest.json").write_text(_text(manifest), encoding="utf-8")
             # mkdtemp makes private directories; the set gets what mkdir would have given.
@@ -225,30 +231,28 @@ class _Told:
                 self._progress(self._done, self._total)
 
 
-def _fill(out, samples, facts, targets, told):
-    """Append x of `samples` to `targets`, {vertex: (ShardFile, rows)}; return (mean, std) of all of it."""
-    if isinstance(samples, Stream):
-        return _fill_in_order(out, samples, facts, targets, told)
+def _side_by_side(function, vertices):
+    """Return {vertex: function(vertex)}, on all cores: hashing, copying and writing leave the interpreter to others."""
+    pool = ThreadPoolExecutor(usable_cores())
+    try:
+        return dict(zip(vertices, pool.map(function, vertices)))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
-    def fill(target):
-        file, rows = target
+
+def _finished(samples, file, rows, mean, std, told):
+    """Write what the file of the samples at `rows` lacks, and return its digests."""
+    if isinstance(samples, Shard):
         step = max(1, PIECE * len(rows) // max(1, file.size))
         for start in range(0, len(rows), step):
             block = samples.x[rows[start : start + step]]
             file.append(block)
             told.add(block.nbytes)
-
-    pool = ThreadPoolExecutor(usable_cores())
-    try:
-        # Hashing, copying and writing leave the interpreter to others.
-        for _ in pool.map(fill, targets.values()):
-            pass
-        return moments(samples.x, facts.scale)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return file.finish(samples.y[rows], samples.id[rows], mean, std)
 
 
 def _fill_in_order(out, stream, facts, targets, told):
+    """Append x of a Stream to `targets`, {vertex: (ShardFile, rows)}; return (mean, std) of all of it."""
     vertex_of = np.empty(len(stream.y), np.int64)
     for vertex, (_, rows) in targets.items():
         vertex_of[rows] = vertex

@@ -27,6 +27,11 @@ def open_shuffling(job, source, wiring):
     if mode == "local" or (mode != "global" and fraction == 0) or wiring.n == 1:
         return None
     _require_consent(data, source.partition)
+    if data.memory and any(source.streams(vertex, round(data.memory * 2**20)) for vertex in range(wiring.n)):
+        raise UserError(
+            f"data.shuffle = {mode} changes samples in memory, and data.memory = {data.memory:g} MiB has shards streamed from their files; "
+            "raise data.memory, or take data.shuffle = local."
+        )
     if mode == "neighbors" and wiring.directed:
         raise UserError(
             f"data.shuffle = neighbors changes samples over edges, and the arcs of topology.graph = {wiring.spec} go one way; take partial."

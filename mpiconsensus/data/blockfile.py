@@ -1,0 +1,98 @@
+"""A shard's file, read in runs of samples straight from where its datasets lie, nothing kept.
+
+Array legend: N samples of the file, b samples of a run.
+"""
+
+import hashlib
+import os
+
+import numpy as np
+
+from mpiconsensus.data.shardfile import Shard, check_finite, check_labels, refuse
+from mpiconsensus.errors import TrainingError
+
+CHECKED = 1 << 20  # bytes that are read and hashed at a time: they stay in the cache
+
+
+class BlockFile:
+    """The samples of the file `path`: x, y and id lie at `offsets`, as `layout` (shardfile.layout) says.
+
+    A read that fails is a UserError up to the end of `check`, and a TrainingError behind it: a run is under way.
+    """
+
+    def __init__(self, path, layout, offsets):
+        self.path, self._layout, self._offsets = path, layout, offsets
+        self.count = layout[0][1][0]
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
+        self._was, self._checked = self._stamp(), False
+
+    def close(self):
+        self._file.close()
+
+    def empty(self, rows, empty=np.empty):
+        """Return uninitialised (x, y, id) for `rows` samples, made by `empty(shape, dtype)`."""
+        return [empty((rows, *shape[1:]), np.dtype(dtype)) for _, shape, dtype in self._layout]
+
+    def read(self, first, parts):
+        """Fill parts, arrays x (b, ...), y (b,) and id (b,), with the samples from row `first` on."""
+        for field, values in enumerate(parts):
+            self._fill(field, first, values)
+
+    def check(self, facts, digest, held=()):
+        """Read everything once; return the samples of the rows `held`, ascending, as a Shard.
+
+        Raise UserError unless labels, ids and features are what `facts` say, and the sha256 of x, y and id is `digest`.
+        """
+        kept = self.empty(len(held))
+        held, found = np.asarray(held, np.int64), hashlib.sha256()
+        before = None
+        for field, out in enumerate(kept):
+            for first, values in self._runs(field):
+                found.update(values)
+                if field == 0:
+                    check_finite(self.path, values)
+                elif field == 1:
+                    check_labels(self.path, values, values[:0], facts)
+                elif np.any(np.diff(values, prepend=values[:0] if before is None else before) <= 0):
+                    refuse(self.path, "id does not ascend")
+                else:
+                    before = values[-1]
+                low, high = np.searchsorted(held, (first, first + len(values)))
+                out[low:high] = values[held[low:high] - first]
+        if found.hexdigest() != digest:
+            refuse(self.path, "the samples do not have the sha256 that was recorded when they were written")
+        self._checked = True
+        return Shard(*kept)
+
+    def _runs(self, field):
+        _, (_, *shape), dtype = self._layout[field]
+        each = max(1, CHECKED // (int(np.prod(shape)) * np.dtype(dtype).itemsize))
+        buffer = np.empty((min(each, self.count), *shape), dtype)
+        for first in range(0, self.count, each):
+            values = buffer[: self.count - first]
+            self._fill(field, first, values)
+            yield first, values
+
+    def _fill(self, field, first, values):
+        view = memoryview(values.reshape(-1).view(np.uint8))
+        at, name = self._offsets[field] + first * (values.nbytes // len(values)), self._layout[field][0]
+        try:
+            while len(view):
+                done = os.preadv(self._file.fileno(), [view], at)
+                if not done:
+                    self._refuse(f"the file ends within {name} of samples {first} to {first + len(values) - 1} of {self.count}")
+                view, at = view[done:], at + done
+            changed = self._stamp() != self._was
+        except OSError as error:
+            self._refuse(f"{name} of samples {first} to {first + len(values) - 1} cannot be read ({error.strerror})")
+        if changed:
+            self._refuse("the file was changed while it was in use")
+
+    def _stamp(self):
+        found = os.fstat(self._file.fileno())
+        return found.st_size, found.st_mtime_ns
+
+    def _refuse(self, fact):
+        if self._checked:
+            raise TrainingError(f"{self.path}: {fact}; put the file back as it was, then go on with --resume.")
+        refuse(self.path, fact)
