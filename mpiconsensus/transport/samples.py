@@ -35,10 +35,10 @@ class SampleExchange:
         self.world, self.placement, self.loaders, self.shuffling = world, placement, loaders, shuffling
         self.per_epoch, self.total_steps = per_epoch, total_steps
         self.sent, self.wire = np.zeros((2, len(loaders)), np.int64)
-        shard = loaders[0].shard
-        self.record = np.dtype([("x", shard.x.dtype, shard.x.shape[1:]), ("y", np.int64), ("id", np.int64)])
         if shuffling is None:
             return
+        shard = loaders[0].shard  # streamed ones are not shuffled between vertices
+        self.record = np.dtype([("x", shard.x.dtype, shard.x.shape[1:]), ("y", np.int64), ("id", np.int64)])
         self._most = max(1, MESSAGE_BYTES // self.record.itemsize)
         self._index = np.full(placement.n, -1)
         self._index[placement.hosted] = np.arange(len(loaders))
