@@ -12,6 +12,7 @@ import torch
 
 from mpiconsensus import __version__
 from mpiconsensus.data.partition import skew
+from mpiconsensus.data.stream import shard_bytes
 from mpiconsensus.training import model_name
 
 
@@ -27,7 +28,7 @@ def run(trainer, threads, found=None):
         started=before.get("started", now), resumed=resumed, model=model_name(job, source),
         parameters=trainer.block.layout.count, data=source.name, train_samples=sum(source.sizes),
         algorithm=job.algorithm.name, transport=trainer.exchange.title, device=str(trainer.device),
-        sample_bytes=trainer.samples.record.itemsize, samples_stored=trainer.samples.stored(source.sizes),
+        sample_bytes=shard_bytes(1, source.sample_bytes), samples_stored=trainer.samples.stored(source.sizes),
         concurrency=trainer.concurrency.name, steps_per_epoch=trainer.steps_per_epoch,
     )  # fmt: skip
 
