@@ -15,10 +15,10 @@ import torch
 from conftest import cli, environment, mpirun
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_data import DAMAGES, FEATURES, IMAGES, job_data, recipe, samples, write
+from test_data import DAMAGES, FEATURES, IMAGES, _replace, job_data, recipe, samples, write
 
 from mpiconsensus import config
-from mpiconsensus.data import partition, prefetch
+from mpiconsensus.data import blockfile, partition, prefetch
 from mpiconsensus.data.loader import Loader
 from mpiconsensus.data.loading import describe, open_loader, resident_bytes, stream_layout
 from mpiconsensus.data.manifest import Facts
@@ -78,7 +78,7 @@ def test_the_order_is_the_one_that_a_few_lines_give(pictures, fraction, batch, k
     loader, held = opened(pictures, 1, setting)
     shard = open_shards(pictures).load(1)
     by_id = {int(i): (x, y) for x, y, i in zip(*shard)}
-    _, kept_out = Loader, set(held.id.tolist())
+    kept_out = set(held.id.tolist())
     _, rows = partition.hold_out(100, len(held.y), 1, 1)
     assert isinstance(loader, StreamLoader) and loader.layout.windows > 2 and loader.layout.blocks > 8
     assert len(held.y) == round(fraction * 100) and held.id.tolist() == shard.id[rows].tolist()
@@ -221,6 +221,23 @@ def test_a_compressed_shard_is_not_streamed(tmp_path):
     assert open_shards(tmp_path / "set").load(1).x.shape == (100, 3, 5, 4)
     with pytest.raises(UserError, match=r"shard-0001\.h5: its datasets are not contiguous, as data\.memory needs"):
         opened(tmp_path / "set", 1, job(5 * KIB))
+
+
+def test_ids_ascend_from_run_to_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(blockfile, "CHECKED", 64)  # bytes: 8 ids
+    write(tmp_path / "set", FEATURES, count=600)
+    assert isinstance(opened(tmp_path / "set", 1, job(6 * KIB))[0], StreamLoader)
+    _replace("id", lambda ids: np.roll(ids, 8))(tmp_path / "set" / "shard-0001.h5")
+    with pytest.raises(UserError, match=r"shard-0001\.h5: id does not ascend"):
+        opened(tmp_path / "set", 1, job(6 * KIB))
+
+
+def test_a_file_that_ends_too_early_says_where(tmp_path):
+    write(tmp_path / "set", IMAGES, count=300)
+    loader, _ = opened(tmp_path / "set", 0, job(5 * KIB))
+    os.truncate(loader.file.path, 3000)
+    with pytest.raises(TrainingError, match=r"shard-0000\.h5: the file ends within x of samples 90 to 99 of 100"):
+        loader.file.read(90, loader.file.empty(10))
 
 
 def cut(path):

@@ -17,7 +17,8 @@ from mpiconsensus.runread import Run
 
 pytestmark = pytest.mark.skipif(bool(slurm_cluster.missing()), reason=f"no Slurm: {slurm_cluster.missing()}")
 STEPS = 200
-KEYS = ["model.name=slow_model:slow", "evaluation.samples=1", f"training.max_steps={STEPS}", "checkpoint.every_minutes=0.01", "training.epochs=20"]
+# Flushed every second: from another machine a run is taken for a running one until its log is three intervals old.
+KEYS = ["model.name=slow_model:slow", "evaluation.samples=1", f"training.max_steps={STEPS}", "checkpoint.every_minutes=0.01", "training.epochs=20", "log.flush_s=1"]
 JOB = [*small_job(), *(word for key in KEYS for word in ("--set", key))]
 # Where each job runs, and what it asks for beyond ring4.sh's own lines; the second signal of `limit` is put off (see `lives`).
 JOBS = {

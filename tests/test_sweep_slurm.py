@@ -164,7 +164,6 @@ def test_status_tells_what_slurm_knows(site):
 
 
 def test_a_run_of_slurm_says_which_job_it_is(site):
-    """The log of a run on another machine is an hour old; Slurm knows better than the clock in both directions."""
     run = site / "lone"
     (run / "log").mkdir(parents=True)
     (run / "job.toml").write_text("")
@@ -251,16 +250,22 @@ def test_a_signal_reaches_the_launcher_and_time_alone_asks_for_a_requeue(task, n
     assert shell.wait(30) == 75 and words(site, "scontrol") == requeued
 
 
-def test_the_script_trains_for_real(task):
+def test_the_script_trains_for_real_and_slurm_knows_better_than_the_clock(task, monkeypatch):
     site, env = task
     (site / "behaviour").write_text('while [ "$1" != python3 ]; do shift; done; shift; exec "$PYTHON" "$@"\n')
-    (site / "one.txt").write_text("")
     listed = site / "root" / "jobs" / "array-9.txt"
     listed.write_text(f"2 {NAMES[3]}\n")
     done = run("bash", SCRIPT, listed, cwd=site, **env, PYTHON=sys.executable)
     assert done.returncode == 0, done.stderr
     (found,) = [f for f in status.look([site / "root"]) if f["state"] == "finished"]
     assert found["run"] == NAMES[3] and found["step"] == 2
+    # As a run without an end on another machine, whose log was written to a moment ago.
+    trained = site / "root" / NAMES[3]
+    (trained / "model" / "index.json").unlink()
+    monkeypatch.setattr(status.socket, "gethostname", lambda: "another")
+    (trained / "log" / "rank-0000.h5").touch()
+    told = {word: status.figures(trained, "41_3", word)["state"] for word in ("", "RUNNING", "PENDING", "NODE_FAIL")}
+    assert told == {"": "running", "RUNNING": "running", "PENDING": "queued", "NODE_FAIL": "ended"}
 
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")

@@ -52,7 +52,7 @@ class ShardSet:
         path, laid_out = self._place(vertex)
         with self._checked(path, vertex) as file:
             found = [_dataset(path, file, *wanted) for wanted in laid_out]
-            offsets = [data.id.get_offset() if data.chunks is None else None for data in found]
+            offsets = [data.id.get_offset() for data in found]
             if None in offsets or file.userblock_size:
                 refuse(path, "its datasets are not contiguous, as data.memory needs them")
             digest = self._recorded(path, file)
