@@ -20,5 +20,5 @@ def source(n, shape=(1, 8, 8), classes=10, each=24, augment="none"):
     return SimpleNamespace(
         name="synthetic", shape=shape, classes=classes, class_names=[str(c) for c in range(classes)], sizes=sizes, scale=1 / 255,
         mean=np.full(shape[0], 0.5, np.float32), std=np.full(shape[0], 0.25, np.float32), augment=augment, licence="", citation="",
-        load=load, load_test=lambda: load(10**6, 40),
+        load=load, load_test=lambda: load(10**6, 40), sample_bytes=int(np.prod(shape)), streams=lambda vertex, bound: False,
     )  # fmt: skip

@@ -43,7 +43,7 @@ def named(features):
 
     made.partition, made.load = "iid", load
     if features:
-        made.shape, made.scale = (64,), 1.0
+        made.shape, made.scale, made.sample_bytes = (64,), 1.0, 64 * 4
         made.mean, made.std = np.full(64, 127.0, np.float32), np.full(64, 70.0, np.float32)
     return made, load, rows
 
