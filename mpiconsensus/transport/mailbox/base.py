@@ -1,13 +1,15 @@
 """The asynchronous transport contract: a vertex publishes its row, others read the newest one that has arrived.
 
-Nobody waits for a peer, but for what a staleness bound asks. A row is never torn: it lies in the buffer where it was
-published while the vertex works in the next one, and of three buffers one is written at most, the one published three
-versions ago. Who read a row in place asks behind it whether fewer than two versions have passed since (`intact`).
+Nobody waits for a peer, but for what a staleness bound asks. A row is never torn: version v lies in buffer v mod 3 where
+it was published, while the vertex works in the next one, so that of three buffers one is written at most, the one
+published three versions ago. Who read a row in place asks behind it whether fewer than two versions have passed since
+(`intact`).
 """
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 SLOTS = 3  # the newest row, the one before it, and the one that is written next
@@ -29,17 +31,24 @@ class Mailbox(ABC):
     """Rows of all vertices, published by the ranks that host them. Making and closing one is collective; nothing else is.
 
     Rows: a block.Rows or Block over `storage()`; its current row of hosted vertex i is where the vertex works.
-    bytes_sent: (m,) bytes that the hosted vertices published, once for each reader in `readers`; rows_wire: rows that
-    this rank moved from other ranks.
+    readers: {vertex: vertices that read it}. bytes_sent: (m,) bytes that the hosted vertices published, once for each
+    reader; rows_wire: rows that this rank took from other ranks.
     """
 
     name = ""
 
-    def __init__(self, world, placement, d, dtype, device="cpu"):
+    def __init__(self, world, placement, d, dtype, device="cpu", readers=None):
         self.world, self.placement, self.d, self.dtype = world, placement, d, dtype
         self.device = torch.device(device)
+        self.readers = readers or {}
         self.rows = None
+        self.bytes_sent = np.zeros(len(placement.hosted), np.int64)
         self.rows_wire = 0
+
+    @property
+    def title(self):
+        """What a reader is told moves the rows."""
+        return self.name
 
     @abstractmethod
     def storage(self):
@@ -58,7 +67,7 @@ class Mailbox(ABC):
         """Make the current row of hosted vertex i visible with `clock`, an int that rises with every publication.
 
         From here on that buffer stays as it is: the vertex writes its next row elsewhere (mixing into rows.other(i), or a
-        copy) and calls rows.flip(i), before it publishes again.
+        copy) and calls rows.flip(i), once, before it publishes again. A RuntimeError where it has not, or flipped twice.
         """
 
     @abstractmethod
