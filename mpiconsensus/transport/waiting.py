@@ -72,10 +72,10 @@ class Counter:
         if not self._offer(value, crowded):
             self._sleep(value, crowded, look_up)
 
-    def wait_some(self, value, end_s, crowded, stop):
+    def wait_some(self, value, end_s, crowded, stop, longest_s=LOOK_UP_S):
         """Return whether the counter came to be at least `value` before time.monotonic() was `end_s` or stop() true.
 
-        stop() is asked whenever the counter was raised or woken, and now and then; it may raise.
+        stop() is asked whenever the counter was raised or woken, and longest_s apart at most; it may raise.
         """
         there = self._offer(value, crowded)
         while not there:
@@ -85,8 +85,8 @@ class Counter:
             now = self._cell[0]
             there = now >= value
             if not there and futex:
-                nap_s = min(left_s, LOOK_UP_S)
-                futex(self._address, FUTEX_WAIT, now & 0xFFFFFFFF, ctypes.byref(_Timespec(0, int(nap_s * 1e9))))
+                nap = _Timespec(0, int(1e9 * min(left_s, longest_s)))
+                futex(self._address, FUTEX_WAIT, now & 0xFFFFFFFF, ctypes.byref(nap))
             elif not there:
                 time.sleep(min(left_s, LONGEST_NAP_S))
         return True

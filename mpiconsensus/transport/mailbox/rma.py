@@ -65,6 +65,14 @@ class Rma(Board):
         self._peers = Peers(world, DIED)
         world.barrier()
 
+    def publish(self, i, clock):
+        super().publish(i, clock)
+        self.serve()
+
+    def serve(self):
+        """Let MPI do what others ask of this rank, where it does so only when it is called."""
+        self.world.comm.Iprobe()
+
     def clock(self, vertex, reader):
         return super().clock(vertex, reader) if vertex in self.heads else self._fetch(vertex, CLOCK)
 
@@ -160,6 +168,7 @@ class Rma(Board):
         self._flags |= int(after[0])
 
     def flags(self):
+        self.serve()
         # Bits only come: a word that is read while it changes has those of before, and no answer is waited for.
         if self._asked is None and time.monotonic() - self._asked_s > FLAGS_S:
             self._asked_s = time.monotonic()

@@ -6,10 +6,14 @@ from mpiconsensus.runtime import mpi
 from mpiconsensus.transport.mailbox.board import DIED, Board
 from mpiconsensus.transport.mailbox.rma import Rma
 from mpiconsensus.transport.peers import Peers
+from mpiconsensus.transport.waiting import LONGEST_NAP_S, LOOK_UP_S
 
 
 class Shared(Board):
     """Each rank's part lies in one window a node; `far` reads from other nodes, out of a window over the same memory.
+
+    Between nodes a window over memory of one's own lets reads through while the owner computes, as an allocated one does;
+    on one node, where it is not read, it does not.
 
     The first word of a part is the rank's flags: it alone writes it, so that no bit is lost, and readers take them together.
     """
@@ -40,6 +44,11 @@ class Shared(Board):
     def title(self):
         return f"{self.name} in a node, {self.far.title} between nodes" if self.far else self.name
 
+    def publish(self, i, clock):
+        super().publish(i, clock)
+        if self.far:
+            self.far.serve()
+
     def clock(self, vertex, reader):
         return super().clock(vertex, reader) if vertex in self.heads else self.far.clock(vertex, reader)
 
@@ -57,11 +66,13 @@ class Shared(Board):
 
     def wait(self, wanted, seconds):
         end_s, flags = time.monotonic() + seconds, self.flags()
+        longest_s = LONGEST_NAP_S if self.far else LOOK_UP_S
         for vertex, clock in wanted.items():
-            if vertex in self.heads and not self.heads[vertex].clock.wait_some(
-                clock, end_s, self.world.crowded, lambda rank=int(self.placement.owner[vertex]): self._stop(rank, flags)
-            ):
-                return False
+            if vertex in self.heads:
+                rank = int(self.placement.owner[vertex])
+                stop = lambda rank=rank: self._stop(rank, flags)
+                if not self.heads[vertex].clock.wait_some(clock, end_s, self.world.crowded, stop, longest_s):
+                    return False
         beyond = {vertex: clock for vertex, clock in wanted.items() if vertex not in self.heads}
         return not beyond or self.far.wait(beyond, max(0.0, end_s - time.monotonic()), flags)
 
