@@ -14,7 +14,7 @@ An engine, under a real or a virtual clock, takes each hosted vertex through its
 i is the index of a hosted vertex, vertices are numbers of the graph. Nothing here is collective.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 from mpiconsensus.algorithms.base import Algorithm
 
