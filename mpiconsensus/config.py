@@ -26,6 +26,9 @@ class Key(NamedTuple):
     high: float | None = None
 
 
+# What moves rows in algorithms with rounds, and in asynchronous ones.
+EXCHANGES = ("inprocess", "shared", "neighbor")
+MAILBOXES = ("inprocess", "shared", "rma", "p2p")
 KEYS = [
     Key("topology.graph", "str", "auto", "graph: ring:4, torus:6x6, regular:50,4, file:PATH, ... (mpiconsensus topology list); without its size one vertex a rank; auto: by the number of ranks"),
     Key("topology.weights", "str", "auto", "mixing weights (docs/choose-a-graph.md); file: those of the graph's file; auto: metropolis, uniform where the graph is directed", ("auto", "uniform", "lazy", "max-degree", "metropolis", "best-constant", "fastest", "fastest-nonnegative", "fastest-laplacian", "push-sum", "file", "file:PATH")),
@@ -76,7 +79,7 @@ KEYS = [
     Key("algorithm.tau", "int", 8, "local-sgd: steps between averages over all vertices", low=1),
     Key("algorithm.train_every", "ints", 0, "a vertex trains at steps that this divides; a list gives one a vertex; 0: from hetero.powers (1 where they are equal)", low=0),
     Key("hetero.powers", "floats", [], "computing power of each vertex: data are divided in proportion; empty: equal", low=0.0),
-    Key("transport.name", "str", "auto", "inprocess: one process; shared: rows of a node are read in place, those of other nodes come by messages; neighbor: messages between all ranks; auto: the fastest that fits", ("auto", "inprocess", "shared", "neighbor")),
+    Key("transport.name", "str", "auto", "inprocess: one process; shared: rows of a node are read in place, those of other nodes come by messages (asynchronous: one-sided reads); neighbor: messages between all ranks; asynchronous algorithms: rma: one-sided reads between all ranks; p2p: messages, for an MPI without one-sided progress (mpiconsensus doctor --mpi); auto: the fastest that fits", tuple(dict.fromkeys(("auto", *EXCHANGES, *MAILBOXES)))),
     Key("transport.reduction", "str", "ordered", "averages over all vertices: ordered (bit-identical for every placement) or mpi (MPI_Allreduce)", ("ordered", "mpi")),
     Key("evaluation.every", "int", 0, "epochs between evaluations; 0: as often as a tenth of the training time allows", low=0),
     Key("evaluation.samples", "int", 0, "test samples of an evaluation within the run; 0: as many as a tenth of the training time allows; the closing one takes all", low=0),

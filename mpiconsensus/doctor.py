@@ -1,10 +1,12 @@
-"""Describe this machine and say what will hurt: `mpiconsensus doctor`.
+"""Describe this machine and say what will hurt: `mpiconsensus doctor`; try its MPI: `mpiconsensus doctor --mpi`.
 
 `report` and `warnings` are pure functions of the Facts that machine.collect gathers.
 """
 
 import re
 
+from mpiconsensus import runtime
+from mpiconsensus.errors import UserError
 from mpiconsensus.machine import collect
 
 NETWORK_FILESYSTEMS = ("nfs", "nfs4", "lustre", "beegfs", "gpfs", "cifs", "smb3", "ceph", "fuse.sshfs", "9p")
@@ -31,6 +33,37 @@ def run(echo=print):
     echo("\nwhat will hurt" if found else "\nnothing found that will hurt")
     for sentence in found:
         echo(f"  ! {sentence}")
+
+
+def run_mpi(echo=print):
+    """Try one-sided operations between the ranks of this launcher and tell with `echo`, on rank 0 alone, what follows; collective.
+
+    Return whether atomics and locks hold; a part that hangs ends the process with exit code 1. UserError on one rank.
+    """
+    world = runtime.World.start() if runtime.launcher() else None
+    if world is None or world.size == 1:
+        raise UserError(
+            "doctor --mpi tries operations between ranks, and there is one; start it as the job will run, "
+            "for example mpirun -n 4 mpiconsensus doctor --mpi, or srun --mpi=pmix in an allocation."
+        )
+    from mpiconsensus.transport.mailbox import probe
+
+    found = probe.measure(world, probe.Watchdog(world.rank))
+    if found is None:
+        return True
+    echo(f"one-sided operations between {found['ranks']} ranks on {found['nodes']} node(s)")
+    for way, times in found["rest"].items():
+        echo(f"\n{way}\n  {'':<14} {'at rest, ms':>12} {'target computes, longest of many, ms':>38}")
+        for name, rest in times.items():
+            busy = ", ".join(f"{t[name]:.3g} ({window})" for (where, window), t in found["busy"].items() if where == way)
+            echo(f"  {name:<14} {rest:>12.3g} {busy:>38}")
+    echo("")
+    for item in ("counts", "locks"):
+        echo(f"  {item:<14} {found[item][0]} of {found[item][1]}")
+    faults = probe.wrong(found)
+    for sentence in [*faults, *([] if faults else probe.advice(found))]:
+        echo(f"  ! {sentence}")
+    return not faults
 
 
 def report(facts):

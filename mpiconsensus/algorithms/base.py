@@ -40,6 +40,7 @@ class Algorithm(ABC):
     name, formula, reference: shown by `mpiconsensus algorithms`. keys: the keys of [algorithm] that mean something
     here, told in the head of a run. orders: values of algorithm.order that do. averages_gradients: the gradients of all
     vertices are averaged before the optimizer. delayed: a step mixes with the round of the step before, see run_delayed.
+    asynchronous: there are no rounds, see algorithms.asynchronous.
     """
 
     name = formula = reference = ""
@@ -47,6 +48,7 @@ class Algorithm(ABC):
     orders = ("atc",)
     averages_gradients = False
     delayed = False
+    asynchronous = False
 
     def __init__(self, setting):
         self.setting, self.n = setting, setting.n

@@ -23,7 +23,7 @@ from mpiconsensus.schedule import full
 from mpiconsensus.transport import open_exchange
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-TRANSPORTS = tuple(name for name in config.find("transport.name").choices if name != "auto")
+TRANSPORTS = config.EXCHANGES
 CHECKED = 3  # rounds that are compared with the matrix: both buffers are read, and written again
 TOLD = 0.75
 PERIOD = 4093  # a prime: a checked row repeats after so many elements, so that no two pieces of it are alike

@@ -8,7 +8,7 @@ from mpiconsensus import config
 from mpiconsensus.errors import UserError, did_you_mean, require_choice
 
 SIZES = ("270k", "1.5M", "11M")
-TRANSPORTS = [name for name in config.find("transport.name").choices if name != "auto"]
+TRANSPORTS = config.EXCHANGES
 DATASETS = config.find("data.dataset").choices
 REPEATS = click.option("--repeats", default=9, show_default=True, type=click.IntRange(1), help="Passes over everything; medians are of these.")
 JSON = click.option("--json", "json_file", metavar="FILE", help="Write everything here too; a file that is there is not written over.")

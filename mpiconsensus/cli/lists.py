@@ -61,8 +61,11 @@ def models():
 
 
 @click.command()
-def doctor():
+@click.option("--mpi", is_flag=True, help="Under a launcher: try one-sided operations, atomics and locks between the ranks, and recommend a transport.")
+def doctor(mpi):
     """Describe this machine in a block to paste into a report, and warn of what will hurt."""
     from mpiconsensus import doctor as examination
 
+    if mpi:
+        raise SystemExit(not examination.run_mpi(click.echo))
     examination.run(click.echo)

@@ -1,5 +1,6 @@
 """Transports: how rows get from one rank to another. `open_exchange` picks one."""
 
+from mpiconsensus.config import EXCHANGES
 from mpiconsensus.errors import UserError
 from mpiconsensus.transport.inprocess import InProcess
 from mpiconsensus.transport.neighbor import Neighbor
@@ -22,6 +23,8 @@ def choose(name, world, placement, d, dtype, device="cpu", depth=2, free=1 << 62
     on_cpu = str(device) == "cpu"
     d = d if on_cpu else 1  # a GPU's rows are not in the window
     need = min(placement.n, world.fullest_node * max(placement.counts)) * depth * d * dtype.itemsize + (depth + 1) * PAGE * world.fullest_node
+    if name not in ("auto", *EXCHANGES):
+        raise UserError(f"transport.name = {name} is for asynchronous algorithms; one with rounds takes auto, {', '.join(EXCHANGES)}.")
     if name == "inprocess" and world.size > 1:
         raise UserError(f"transport.name = inprocess needs one process, {world.size} ranks were started; take auto, shared or neighbor.")
     if name in ("neighbor", "shared") and world.comm is None:

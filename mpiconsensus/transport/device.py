@@ -113,3 +113,9 @@ class Staging:
             for host, row in pairs:
                 row.copy_(host, non_blocking=True)
         current.wait_stream(self._side)
+
+    def settle(self):
+        """Return when what went up is there, so that the rows on the host may change."""
+        if self._side:
+            self._event.record(self._side)
+            self._event.synchronize()

@@ -6,13 +6,13 @@ from mpiconsensus.errors import TrainingError
 
 
 class Peers:
-    """Processes of the ranks of this node, by rank of the world; collective to make."""
+    """Processes of the ranks of this node, by rank of the world; collective to make. when: of a death, in words."""
 
-    def __init__(self, world):
+    def __init__(self, world, when="in the middle of a round"):
         told = world.node_comm.allgather((world.rank, os.getpid(), _started(os.getpid())))
         # Ranks in containers of their own do not see each other's processes: those are not watched.
         self._processes = {rank: (pid, born) for rank, pid, born in told if born is not None and _started(pid) == born}
-        self._hosts = world.hosts
+        self._hosts, self._when = world.hosts, when
 
     def check(self, ranks):
         """Raise TrainingError when one of `ranks` has ended; those on other nodes are the launcher's to watch."""
@@ -21,7 +21,7 @@ class Peers:
                 pid, born = self._processes[rank]
                 if _started(pid) != born:
                     raise TrainingError(
-                        f"rank {rank} (process {pid} on {self._hosts[rank]}) died in the middle of a round; the run ends here. "
+                        f"rank {rank} (process {pid} on {self._hosts[rank]}) died {self._when}; the run ends here. "
                         "Look for its last message above, or for the out-of-memory killer (dmesg)."
                     )
 

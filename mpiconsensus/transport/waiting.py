@@ -57,6 +57,10 @@ class Counter:
     def raise_to(self, value):
         """Set the counter and wake who waits for it."""
         self._cell[0] = value
+        self.wake()
+
+    def wake(self):
+        """Wake who waits for the counter, so that it looks around."""
         if futex:
             futex(self._address, FUTEX_WAKE, 1 << 30, None)
 
@@ -65,14 +69,38 @@ class Counter:
 
         crowded: more ranks than cores, so that whoever waits may hold the core of the late one.
         """
+        if not self._offer(value, crowded):
+            self._sleep(value, crowded, look_up)
+
+    def wait_some(self, value, end_s, crowded, stop, longest_s=LOOK_UP_S):
+        """Return whether the counter came to be at least `value` before time.monotonic() was `end_s` or stop() true.
+
+        stop() is asked whenever the counter was raised or woken, and longest_s apart at most; it may raise.
+        """
+        there = self._offer(value, crowded)
+        while not there:
+            left_s = end_s - time.monotonic()
+            if left_s <= 0 or stop():
+                return self.value >= value
+            now = self._cell[0]
+            there = now >= value
+            if not there and futex:
+                nap = _Timespec(0, int(1e9 * min(left_s, longest_s)))
+                futex(self._address, FUTEX_WAIT, now & 0xFFFFFFFF, ctypes.byref(nap))
+            elif not there:
+                time.sleep(min(left_s, LONGEST_NAP_S))
+        return True
+
+    def _offer(self, value, crowded):
+        """Return whether the counter came to be `value` while this rank offered its core, or spun."""
         cell, turn, patience = self._cell, 0, time.perf_counter() + (OFFER_S if crowded else SPIN_S)
         while cell[0] < value:
             turn += 1
             if crowded or turn > SPINS:
                 os.sched_yield()
                 if time.perf_counter() > patience:
-                    self._sleep(value, crowded, look_up)
-                    return
+                    return False
+        return True
 
     def _sleep(self, value, crowded, look_up):
         if futex is None:
@@ -103,3 +131,15 @@ def wait_until(ready, crowded, look_up=lambda: None):
                 looked = time.monotonic()
         else:
             os.sched_yield()
+
+
+def poll(ready, seconds, stop, longest_s=LONGEST_NAP_S):
+    """Return whether ready() came true within `seconds` and before stop() did, asked with naps of at most longest_s in between."""
+    end_s, nap_s = time.monotonic() + seconds, NAP_S
+    while not ready():
+        left_s = end_s - time.monotonic()
+        if left_s <= 0 or stop():
+            return ready()
+        time.sleep(min(left_s, nap_s))
+        nap_s = min(longest_s, GROWTH * nap_s)
+    return True
