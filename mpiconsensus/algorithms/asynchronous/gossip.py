@@ -10,7 +10,8 @@ A message that is late or lost delays what it carries: the next one, which has t
 vertex's mass, its sum and what it has seen go on together, and vertices need not be saved at one instant.
 Weights settle where what a vertex sends in a second is what comes: vertices that step r times as often hold 1 / r of the
 weight, so that the update, which acts on z and so counts w_i times in the sum, gives each vertex's data equal weight.
-A vertex with w_i below FLOOR, or whose readers have all ended, keeps its mass for this step.
+Differences of a sum are as exact as the sum: a vertex with w_i below PRECISION of the weight that it has sent in all keeps its
+mass for this step; and so does one whose readers have all ended.
 
 Sends: a running sum in float64, with the weight, over each arc, one way, a step.  State: m_i, S_i and sum_j A[i,j] S_j as last seen.
 Assumes: columns of A sum to 1, its entries are not negative and its diagonal is positive.
@@ -31,7 +32,7 @@ from mpiconsensus.algorithms.asynchronous.base import ENDED, Ages, Asynchronous,
 from mpiconsensus.block import Rows
 from mpiconsensus.errors import UserError
 
-FLOOR = 1e-9  # the least weight of which a part is sent
+PRECISION = 2.0**-26  # what is left of the 52 bits of a double keeps z to a quarter of a unit of float32
 
 
 class AsyncGossip(Asynchronous):
@@ -90,7 +91,7 @@ class AsyncGossip(Asynchronous):
         torch.sub(x.double(), self._debiased(i).to(x.dtype), out=change)
         weight = float(mass[-1])
         mass[:-1].add_(change, alpha=weight)
-        if weight >= FLOOR and not self._alone(i):
+        if weight >= PRECISION * float(self.sums.x(i)[-1]) and not self._alone(i):
             before, after = self.sums.x(i), self.sums.other(i)
             torch.add(before, mass, out=after)
             # What the sum has grown by, in its own rounding, is what is taken away.
