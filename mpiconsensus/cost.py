@@ -101,6 +101,8 @@ def _total_steps(job, source, n):
 
 
 def _bytes_of_step(algorithm, k, n, row, layout):
+    if algorithm.asynchronous:
+        return algorithm.bytes_of_step(row // layout.dtype.itemsize, layout.dtype)
     ring = 2 * (n - 1)
     sent = ring * layout.p * layout.dtype.itemsize if algorithm.averages_gradients else 0
     for round_ in algorithm.rounds(k):

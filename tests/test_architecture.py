@@ -12,6 +12,7 @@ PACKAGE = ROOT / "mpiconsensus"
 FLOORS = [
     {"cli"},
     {"sweep"},
+    {"asynchronous"},
     {"run", "inference", "cost", "network", "bench", "watch"},
     {"evaluation", "progress", "saving", "provenance", "status"},
     {"training", "report", "trace", "resume", "assembly", "livelog", "logpace"},
@@ -20,7 +21,7 @@ FLOORS = [
     {"mixing", "transport", "wiring", "machine", "placement", "runlog"},
     {"schedule", "survey"},
     {"block", "models", "data", "weights", "runtime", "diskrows"},
-    {"topology", "pieces", "mapping", "description"},
+    {"topology", "pieces", "mapping", "description", "hetero"},
 ]
 ANYONE = {"errors", "config", "randomness", "limits", "outputs", "process", "signals", "slurm", "tabletext"}
 
