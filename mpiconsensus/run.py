@@ -200,7 +200,7 @@ class Session:
 
     def _end_epoch(self, epoch, record, closing):
         trainer, world, n = self.trainer, self.world, self.trainer.placement.n
-        mean = trainer.stepper.mean_row()[: trainer.block.p].clone()
+        mean = trainer.mean_row()[: trainer.block.p].clone()
         distances = mixing.distances([trainer.block.parameters(i) for i in range(trainer.block.m)], mean)
         if not np.isfinite(distances).all():
             vertex = trainer.hosted[int(np.argmin(np.isfinite(distances).all(axis=1)))]
