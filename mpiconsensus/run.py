@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from mpiconsensus import checkpoint, evaluation, mixing, modelfiles, provenance, report, resume, rundirectory, saving, signals
+from mpiconsensus.algorithms import REGISTRY
 from mpiconsensus.errors import Stopped, TrainingError
 from mpiconsensus.progress import Progress
 from mpiconsensus.pulse import Pulse
@@ -18,22 +19,28 @@ from mpiconsensus.runread import assemble
 from mpiconsensus.training import Trainer
 
 
-def train(job, world, wiring, source, threads, out=None, placement=None, start=None, told=None):
+def train(job, world, wiring, source, threads, out=None, placement=None, start=None, told=None, virtual=False):
     """Run the job to its end and return its directory; collective.
 
-    start: a resume.Start, where a run is gone on with. told: the signals.Signals that were caught so far.
+    start: a resume.Start, where a run is gone on with. told: the signals.Signals that were caught so far. virtual: an
+    asynchronous algorithm goes by modelled time, in one process.
     Raise UserError before any work for what cannot be run, TrainingError for a run that cannot go on: the log is
     readable up to there; Stopped behind the checkpoint that a signal asked for.
     """
     torch.set_num_threads(threads)
     found, told = start and start.found, told or signals.Signals()
-    trainer = Trainer(job, world, wiring, source, placement)
+    if REGISTRY[job.algorithm.name].asynchronous:
+        from mpiconsensus.asynchronous import session as kind
+
+        trainer, make = kind.open_trainer(job, world, wiring, source, placement, virtual), kind.AsyncSession
+    else:
+        trainer, make = Trainer(job, world, wiring, source, placement), Session
     if found:
         directory = start.directory
         world.agree(lambda: _prepare(start, job, source) if world.rank == 0 else None)
     else:
         directory = rundirectory.make_directory(job, world, wiring, source, out)
-    session = Session(trainer, directory, threads, told, found)
+    session = make(trainer, directory, threads, told, found)
     told.catch(signals.USER + signals.END)
     try:
         session.run()
@@ -82,8 +89,9 @@ class Session:
         if rank == 0:
             self.log.describe(self.job.to_toml(), self.facts, provenance.graph(trainer.wiring), provenance.data(trainer.source))
         self.started = time.perf_counter()
+        self._begin()
         if found:
-            saving.restore(self, directory, found)
+            self._restore(found)
             self.log.flush()
             self.world.barrier()
             self.world.agree(lambda: rundirectory.go_on(directory, self.job) if rank == 0 else None)
@@ -92,7 +100,12 @@ class Session:
             self.progress.header(self.facts, trainer.wiring, self.plan, trainer, found)
         self.flushed = self.saved = time.perf_counter()
         self.saved_step = trainer.k if found else None
+
+    def _begin(self):
         self.pulse = Pulse(self.world, self._wish)
+
+    def _restore(self, found):
+        saving.restore(self, self.directory, found)
 
     def _plan(self):
         trainer, job = self.trainer, self.job
@@ -117,6 +130,10 @@ class Session:
             if every and epoch % every == 0 and epoch < epochs:
                 self._save()
         self.pulse.close()
+        self._close()
+
+    def _close(self):
+        """End the log, write the models and say the last word."""
         self.log.close()
         self._write_models()
         self.world.barrier()
@@ -185,7 +202,7 @@ class Session:
             self._log_steps()
             self._flush()
             try:
-                saving.save(self, self.directory)
+                self._write_checkpoint()
                 self.saved_step = self.trainer.k
             except checkpoint.Unwritten as error:
                 why = str(error)
@@ -193,6 +210,9 @@ class Session:
                     self.progress.warn(f"the checkpoint of step {self.trainer.k} could not be written: {why}; those before it are kept.")
         self.saved = time.perf_counter()
         return why
+
+    def _write_checkpoint(self):
+        saving.save(self, self.directory)
 
     def _flush(self):
         self.log.flush()

@@ -1,0 +1,1 @@
+"""What an asynchronous algorithm exchanges through, under the clock of the machine."""

@@ -1,0 +1,215 @@
+"""An asynchronous run from its job to its directory: log, terminal, evaluation, models, checkpoints.
+
+Vertices reach their epochs at times of their own: what is logged of an epoch is each vertex's own, and between start and
+end nothing is collective but a meeting for a checkpoint, which a flag calls all ranks to.
+"""
+
+import time
+
+import numpy as np
+
+from mpiconsensus import checkpoint, mixing, signals
+from mpiconsensus.asynchronous import keeping
+from mpiconsensus.asynchronous.engine import Engine
+from mpiconsensus.asynchronous.figures import Figures
+from mpiconsensus.asynchronous.postal import Real
+from mpiconsensus.asynchronous.trainer import AsyncTrainer
+from mpiconsensus.errors import Stopped, TrainingError
+from mpiconsensus.hetero import Pace
+from mpiconsensus.run import Session
+
+# Flags that all ranks share: end behind a checkpoint, meet for one, the first vertex is through. The signal that a rank
+# was told lies above them.
+STOP, MEET, FIRST, SIGNAL = 1, 2, 4, 8
+LOOK_S = 0.2  # between two looks at signals, flags and the clock
+
+
+def open_trainer(job, world, wiring, source, placement, virtual):
+    """Return the trainer of an asynchronous run; collective. virtual: by modelled time."""
+    if virtual:
+        from mpiconsensus.asynchronous.virtual import Virtual
+
+        return AsyncTrainer(job, world, wiring, source, placement, Virtual(job, wiring.n))
+    return AsyncTrainer(job, world, wiring, source, placement, Real())
+
+
+class AsyncSession(Session):
+    """A run under way. figures: of the steps; epochs: {epoch: columns (m,) of vertices that ended it}; sent: bytes so far."""
+
+    def _begin(self):
+        trainer, m = self.trainer, len(self.trainer.hosted)
+        self.figures = Figures(m, trainer.steps_per_epoch, trainer.total_steps)
+        self.scores, self.sent, self.network = {}, np.zeros(m, np.int64), []
+        self.looked, self.flags, self.before_s = 0.0, 0, 0.0
+
+    def _restore(self, found):
+        keeping.restore(self, found)
+
+    def run(self):
+        trainer = self.trainer
+        trainer.postal.start(trainer, resumed=self.saved_step is not None)
+        pace = Pace(self.job.hetero, trainer.placement.n, self.job.training.seed)
+        while True:
+            trainer.postal.engine(trainer, pace, self._step, self._beat, self._through).run()
+            if not self.flags & (STOP | MEET):
+                break
+            self._meet()
+        self._drain()
+        self._end()
+        self._close()
+
+    def _drain(self):
+        """Take in what is in flight once every vertex has taken its last step; collective."""
+        trainer, arrived = self.trainer, self.world.arrive()
+        while not arrived():
+            self._take_in()
+            time.sleep(0.001)
+        # What others published ahead of their last word is there now.
+        self._take_in()
+        self.world.barrier()
+
+    def _take_in(self):
+        trainer = self.trainer
+        for i in range(len(trainer.hosted)):
+            while trainer.algorithm.drain(i):
+                pass
+
+    def _end(self):
+        """Log what the vertices are at the end, after one exact average where the job asks for it; collective."""
+        trainer, world = self.trainer, self.world
+        spread = trainer.spread()
+        if self.job.algorithm.final_average:
+            trainer.average()
+        steps = max(world.allgather(max(self.figures.taken)))
+        self._log_steps(steps)
+        epochs = -(-steps // trainer.steps_per_epoch)
+        for epoch in range(self.epoch + 1, epochs + 1):
+            self._log_epoch(epoch)
+        complete, recalibrated = self.evaluator.closing()
+        self._keep_best(epochs, complete)
+        mass = trainer.algorithm.mass()
+        mass = float("nan") if mass is None else world.sum(np.array([np.sum(mass)]))[0] / trainer.placement.n
+        self._log_closing(complete, recalibrated, spread, mass)
+        oldest = max(world.allgather(max(self.figures.ages, default=-1)))
+        self.log.ages(age=np.arange(oldest + 1), rows=self.figures.histogram(oldest + 1))
+        if world.rank == 0:
+            self.progress.ending(spread, mass, self.figures.taken)
+
+    def _step(self, step):
+        """Take in a step that a vertex has done; evaluate the vertex behind an epoch."""
+        trainer, per_epoch = self.trainer, self.trainer.steps_per_epoch
+        sent = trainer.algorithm.sent[step.i]
+        self.figures.add(step._replace(ended_s=self.before_s + step.ended_s), trainer.rate(step.t), sent - self.sent[step.i])
+        self.sent[step.i] = sent
+        t = step.t + 1
+        if self.job.algorithm.ends == "first" and t == trainer.total_steps:
+            trainer.postal.raise_flag(FIRST)
+        if t % per_epoch == 0 or t == trainer.total_steps:
+            epoch = -(-t // per_epoch)
+            if epoch % self.plan.every == 0:
+                self.scores_of(epoch)[:, step.i] = self.evaluator.vertex(step.i, self.plan.samples)
+            while min(self.figures.taken) >= min((self.epoch + 1) * per_epoch, trainer.total_steps) and self.epoch * per_epoch < trainer.total_steps:
+                self._log_steps()
+                self._log_epoch(self.epoch + 1)
+
+    def scores_of(self, epoch):
+        """Return (2, m): accuracy and loss of the vertices behind an epoch, NaN where not evaluated (yet)."""
+        return self.scores.setdefault(epoch, np.full((2, len(self.trainer.hosted)), np.nan))
+
+    def _log_steps(self, up_to=None):
+        rows = self.figures.unlogged(up_to)
+        if rows:
+            self.log.steps(**rows)
+
+    def _log_epoch(self, epoch):
+        """Log an epoch that all hosted vertices have ended, or that the run has ended in. Local."""
+        trainer, m = self.trainer, len(self.trainer.hosted)
+        sums, taken, ended_s = self.figures.epoch(epoch - 1)
+        accuracy, loss = self.scores.pop(epoch, np.full((2, m), np.nan))
+        samples = taken * np.array([loader.batch_size for loader in trainer.loaders])
+        distance = np.full(m, np.nan)
+        if self.world.rank == 0:
+            distance = self._log_network(epoch, sums, accuracy, loss, ended_s, samples)
+        self.log.epoch(
+            epoch=epoch, step=min(epoch * trainer.steps_per_epoch, trainer.total_steps), accuracy=accuracy, test_loss=loss,
+            consensus_distance_vertex=distance, bytes_wire=0, sample_bytes_sent=0, hidden_s=0.0, samples=samples, **sums,
+        )  # fmt: skip
+        self.figures.forget(epoch - 1)
+        self.epoch = epoch
+        if time.perf_counter() - self.flushed > self.job.log.flush_s:
+            self._flush()
+
+    def _log_network(self, epoch, sums, accuracy, loss, ended_s, samples):
+        """Log and tell what rank 0 knows of the network behind an epoch of its vertices; return (m,) their distances."""
+        trainer, nothing = self.trainer, float("nan")
+        rows = trainer.postal.everyone(trainer)  # newest rows of all vertices, where they can be read without asking
+        norms = np.full((1, 3), np.nan)
+        own, mean_norm = np.full(len(trainer.hosted), np.nan), nothing
+        if rows is not None:
+            mean = sum(row.double() for row in rows) / len(rows)
+            norms = mixing.distances(rows, mean)
+            mean_norm = float(mean.norm())
+            own = mixing.distances([trainer.block.parameters(i) for i in range(trainer.block.m)], mean)[:, 1]
+        distance = float(np.sqrt(np.square(norms[:, 1]).mean()))
+        l1, l2, linf = norms.mean(axis=0)
+        begun = self.network[-1] if self.network else 0.0
+        seconds = float(ended_s.max())
+        self.network.append(seconds)
+        figures = dict(
+            epoch=epoch, consensus_distance=distance, deviation_l1=l1, deviation_l2=l2, deviation_linf=linf,
+            coefficient_of_variation=distance / max(mean_norm, 1e-300), mean_drift=nothing, mean_accuracy=nothing, mean_loss=nothing,
+            seconds=seconds, samples_per_s=samples.sum() / max(seconds - begun, 1e-9), evaluated_samples=0 if np.isnan(accuracy).all() else self.plan.samples,
+        )  # fmt: skip
+        self.log.network(**figures)
+        evaluated = accuracy[~np.isnan(accuracy)]
+        self.progress.epoch({
+            **figures, "loss": float(np.nanmean(sums["train_loss"])), "accuracy": float(evaluated.mean()) if len(evaluated) else nothing,
+            "accuracy_sd": float(evaluated.std(ddof=1)) if len(evaluated) > 1 else nothing, "bytes_sent": sums["bytes_sent"].sum(),
+        })  # fmt: skip
+        return own
+
+    def _through(self):
+        return bool(self.flags & FIRST)
+
+    def _beat(self):
+        """Look, now and then, at signals, flags and the clock; return whether to stop for a meeting."""
+        now = time.perf_counter()
+        if now - self.looked < LOOK_S:
+            return bool(self.flags & (STOP | MEET))
+        self.looked, postal = now, self.trainer.postal
+        if self.told.number and not self.flags & STOP:
+            postal.raise_flag(STOP | SIGNAL * self.told.number)
+        minutes = self.job.checkpoint.every_minutes
+        if self.world.rank == 0 and minutes and now - self.saved > 60 * minutes:
+            postal.raise_flag(MEET)
+        self.flags = postal.flags()
+        if now - self.flushed > self.job.log.flush_s:
+            self._log_steps()
+            self._flush()
+        return bool(self.flags & (STOP | MEET))
+
+    def _meet(self):
+        """Write a checkpoint together; end the run where a signal asked for it; collective."""
+        self.flags = max(self.world.allgather(self.trainer.postal.flags()))
+        number, k = self.flags // SIGNAL, self.trainer.k
+        why = self._save()
+        if self.flags & STOP:
+            where, at = self.directory / "checkpoint", f"step {k} of {self.trainer.total_steps}"
+            name = signals.name(number)
+            if why:
+                raise TrainingError(f"{name} received at {at}, and no checkpoint could be written ({why}); the ones before are in {where}.")
+            raise Stopped(
+                f"{name} received: stopped at {at} of the slowest vertex, with a checkpoint in {where}; "
+                f"`mpiconsensus train --resume {self.directory}` goes on."
+            )
+        self.trainer.postal.lower_flags(MEET)
+        self.flags, self.looked = 0, time.perf_counter()
+
+    def _write_checkpoint(self):
+        keeping.save(self)
+
+    def keep_log(self):
+        try:
+            self._log_steps()
+        finally:
+            self.log.close(ended=False)
