@@ -12,7 +12,7 @@ import click
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # from a checkout, installed or not
 
-from mpiconsensus import cli, config, runlog, topology
+from mpiconsensus import cli, config, description, runlog, topology
 from mpiconsensus.algorithms import REGISTRY
 from mpiconsensus.cli import lists
 from mpiconsensus.topology import files
@@ -90,10 +90,10 @@ and description as attributes.
 | `/config/facts` | versions, hosts, command and figures of the run, JSON |
 | `/graph` | attributes `n`, `lambda2_modulus` (of a changing graph the factor an exchange), `spectral_gap`, `spec`, `weights`, `directed`, `changing` |
 | `/graph/edges` | (edges, 2), pairs of vertices; directed: arcs (sender, receiver); changing: of all exchanges |
-| `/graph/W` | (n, n) mixing matrix, row = receiver, of a changing graph its average over the exchanges; past {runlog.DENSE} vertices `/graph/W_triplets/rows`, `columns`, `weights` |
+| `/graph/W` | (n, n) mixing matrix, row = receiver, of a changing graph its average over the exchanges; past {description.DENSE} vertices `/graph/W_triplets/rows`, `columns`, `weights` |
 | `/data` | attribute `partition` |
-| `/data/labels` | (n, classes) {runlog.LABELS}; absent where old shards do not say |
-| `/data/skew` | (n,) {runlog.SKEW} |
+| `/data/labels` | (n, classes) {description.LABELS}; absent where old shards do not say |
+| `/data/skew` | (n,) {description.SKEW} |
 | `/vertices` | (n,) vertices of the columns, in order |
 | `/rank_of_vertex` | (n,) rank that hosted the vertex |
 """

@@ -86,9 +86,9 @@ def header(f):
 def epoch_cells(row):
     """Return the texts of one epoch's line, as EPOCH heads them."""
     return [
-        str(row["epoch"]), _number(row["loss"], ".4f"), accuracy_text(row["accuracy"], row["accuracy_sd"]),
-        accuracy_text(row["mean_accuracy"]), _number(row["consensus_distance"], ".3g"),
-        _number(row["samples_per_s"], ".0f"), _number(row["bytes_sent"] / 1e6, ".1f"), _number(row["seconds"], ".1f"),
+        str(row["epoch"]), number(row["loss"], ".4f"), accuracy_text(row["accuracy"], row["accuracy_sd"]),
+        accuracy_text(row["mean_accuracy"]), number(row["consensus_distance"], ".3g"),
+        number(row["samples_per_s"], ".0f"), number(row["bytes_sent"] / 1e6, ".1f"), number(row["seconds"], ".1f"),
     ]  # fmt: skip
 
 
@@ -157,10 +157,10 @@ def run_cells(f):
     """Return the texts of one run's row, as RUNS heads them."""
     return [
         f["run"], f["spec"], f"{f['lambda2_modulus']:.4f}", _text(f["algorithm"]), _text(f["data"]), _text(f["model"]),
-        str(f["epochs"]) + ("" if f["complete"] else " (incomplete)"), _number(f.get("loss"), ".4f"),
+        str(f["epochs"]) + ("" if f["complete"] else " (incomplete)"), number(f.get("loss"), ".4f"),
         accuracy_text(f.get("accuracy"), f.get("accuracy_sd")), accuracy_text(f.get("mean_accuracy")),
-        _number(f.get("consensus_distance"), ".3g"), _number(f.get("bytes_sent", 0) / 1e6, ".1f"),
-        _number(f.get("seconds"), ".1f"),
+        number(f.get("consensus_distance"), ".3g"), number(f.get("bytes_sent", 0) / 1e6, ".1f"),
+        number(f.get("seconds"), ".1f"),
     ]  # fmt: skip
 
 
@@ -185,11 +185,12 @@ def _print(console, heads, rows):
 
 
 def _pair(mean, sd, form):
-    text = _number(mean, form)
+    text = number(mean, form)
     return text if text == "-" or sd is None or np.isnan(sd) else f"{text} +- {sd:{form}}"
 
 
-def _number(value, form):
+def number(value, form):
+    """Return a number in a format, "-" for None and NaN."""
     return "-" if value is None or np.isnan(value) else f"{value:{form}}"
 
 

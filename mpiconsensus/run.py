@@ -10,12 +10,13 @@ import torch
 
 from mpiconsensus import checkpoint, evaluation, mixing, modelfiles, provenance, report, resume, rundirectory, saving, signals
 from mpiconsensus.algorithms import REGISTRY
+from mpiconsensus.assembly import Assembly
 from mpiconsensus.errors import Stopped, TrainingError
+from mpiconsensus.merging import assemble
 from mpiconsensus.progress import Progress
 from mpiconsensus.pulse import Pulse
 from mpiconsensus.record import Record
 from mpiconsensus.runlog import RankLog
-from mpiconsensus.runread import assemble
 from mpiconsensus.training import Trainer
 
 
@@ -70,6 +71,9 @@ def _prepare(start, job, source):
     checkpoint.set_aside(start.directory, start.damaged)
 
 
+SHOWN_S = 1.0  # steps are written for a live view so often; a flush makes them survive a crash
+
+
 class Session:
     """One run under way: epochs, evaluation, log, terminal and checkpoints. found: the Checkpoint that it goes on from.
 
@@ -98,7 +102,9 @@ class Session:
             self.log.moved(directory / "log" / path)
         if rank == 0:
             self.progress.header(self.facts, trainer.wiring, self.plan, trainer, found)
-        self.flushed = self.saved = time.perf_counter()
+        self.assembly = Assembly(directory)
+        self.flushed = self.shown = time.time()
+        self.saved = time.perf_counter()
         self.saved_step = trainer.k if found else None
 
     def _begin(self):
@@ -137,6 +143,7 @@ class Session:
         self.log.close()
         self._write_models()
         self.world.barrier()
+        self.assembly.close()
         if self.world.rank == 0:
             assemble(self.directory)
             self.progress.close(self.directory)
@@ -147,6 +154,7 @@ class Session:
             self._log_steps()
         finally:
             self.log.close(ended=False)
+            self.assembly.close()
 
     def _log_steps(self):
         rows = self.record.unlogged() if self.record else {"step": ()}
@@ -167,9 +175,10 @@ class Session:
                 trainer.stepper.watch_drift()
             losses, io_s, compute_s = trainer.step()
             record.add(losses, trainer.rate(k), io_s, compute_s, *trainer.stepper.take())
-            if time.perf_counter() - self.flushed > self.job.log.flush_s:
+            if time.time() - self.shown > SHOWN_S:
                 self._log_steps()
-                self._flush()
+                self.shown = time.time()
+            self._flush_if_due()
             self._beat()
         self._log_steps()
         record.seconds = time.perf_counter() - record.started
@@ -214,9 +223,18 @@ class Session:
     def _write_checkpoint(self):
         saving.save(self, self.directory)
 
+    def _flush_if_due(self):
+        # By the clock on the wall all ranks flush behind the same step: they wait for it once, and run.h5 has all up to there.
+        every = self.job.log.flush_s
+        if not every or time.time() // every > self.flushed // every:
+            self._log_steps()
+            self._flush()
+            if self.world.rank == 0:
+                self.assembly.notice()
+
     def _flush(self):
         self.log.flush()
-        self.flushed = time.perf_counter()
+        self.flushed = time.time()
 
     def _end_epoch(self, epoch, record, closing):
         trainer, world, n = self.trainer, self.world, self.trainer.placement.n
@@ -262,8 +280,7 @@ class Session:
             mean_accuracy, sd = report.mean_sd(accuracy)
             line = {"loss": np.nanmean(loss), "accuracy": mean_accuracy, "accuracy_sd": sd, "bytes_sent": sent.sum()}
             self.progress.epoch({**figures, **line})
-        if time.perf_counter() - self.flushed > self.job.log.flush_s:
-            self._flush()
+        self._flush_if_due()
 
     def _log_closing(self, scores, recalibrated):
         network = {}

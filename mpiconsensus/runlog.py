@@ -18,13 +18,11 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
+from mpiconsensus.description import describe, label, store
 from mpiconsensus.errors import TrainingError, UserError
 
 FORMAT, VERSION = "mpiconsensus log", 1
 ROOM = {"steps": 1024, "epochs": 64, "network": 64, "closing": 1}
-LABELS = "training samples of each class at a vertex"
-SKEW = "total variation distance between a vertex's distribution of labels and that of all samples: 0 alike, below 1 apart"
-DENSE = 4096  # vertices up to which W is stored dense (compressed)
 
 
 class Column(NamedTuple):
@@ -95,9 +93,9 @@ def columns(group, network=True):
 class RankLog:
     """The file that one rank appends to. Local: no message is sent.
 
-    Rows written since the last `flush` are lost in a crash; all before it are kept, whole. A disk that refuses
-    raises TrainingError; a file that is there already raises UserError. As a context manager it marks the log as
-    ended when left without an exception.
+    Rows written since the last `flush` may be lost in a crash; all before it are kept, whole. A live view sees them before.
+    A disk that refuses raises TrainingError; a file that is there already raises UserError. As a context manager it marks the
+    log as ended when left without an exception.
     """
 
     def __init__(self, path, rank, vertices, network=False):
@@ -188,9 +186,11 @@ class RankLog:
                 casting = "unsafe" if column.unit == "text" else "same_kind"  # no fraction is cut off unseen
                 block = np.broadcast_to(block, self._shape(column, rows)).astype(column.dtype, "C", casting)
                 _write(self._fd, block, self._offset[group, column.name] + start * self._bytes(column))
+            self._rows[group] = start + rows
+            self._show(self._fd, self._offset)
         except OSError as error:
+            self._rows[group] = start
             self._refuse(error)
-        self._rows[group] = start + rows
 
     def _shape(self, column, rows):
         return (rows, len(self.vertices)) if column.vertex else (rows,)
@@ -209,6 +209,7 @@ class RankLog:
             for column in self._all() if old is not None else ():
                 key, size = (column.group, column.name), self._rows[column.group] * self._bytes(column)
                 _copy(old, before[key], fd, offset[key], size)
+            self._show(fd, offset)
             self._commit(fd, offset)
             os.replace(aside, self.path)
             # only here: a refusal or a signal on the way leaves this log as it was
@@ -229,17 +230,22 @@ class RankLog:
             store(file, "vertices", self.vertices, "1", "vertices of the columns, in order")
             meaning = "valid rows of steps, epochs, network and closing; 1 where the run ended"
             offset["committed"] = _reserve(file, "committed", (5,), "<i8", "1", meaning)
+            meaning = "rows of steps, epochs, network and closing in the file, flushed or not"
+            offset["written"] = _reserve(file, "written", (4,), "<i8", "1", meaning)
             for column in self._all():
                 shape = self._shape(column, room[column.group])
                 offset[column.group, column.name] = _reserve(
                     file, f"{column.group}/{column.name}", shape, column.dtype, column.unit, column.meaning
                 )
             if self._description:
-                _describe(file, *self._description)
+                describe(file, *self._description)
         return offset
 
     def _all(self):
         return [column for group in ROOM for column in columns(group, self.is_network)]
+
+    def _show(self, fd, offset):
+        _write(fd, np.array(list(self._rows.values()), "<i8"), offset["written"])
 
     def _commit(self, fd, offset):
         _write(fd, self._valid, offset["committed"])
@@ -275,15 +281,6 @@ def _copy(source, start, target, offset, size, piece=1 << 20):
         _write(target, np.frombuffer(os.pread(source, min(piece, size - at), start + at), "u1"), offset + at)
 
 
-def _label(dataset, unit, meaning):
-    dataset.attrs.update(unit=unit, description=meaning)
-
-
-def store(file, name, values, unit, meaning, **options):
-    """Create a dataset with its unit and description."""
-    _label(file.create_dataset(name, data=values, **options), unit, meaning)
-
-
 def _reserve(file, name, shape, dtype, unit, meaning):
     """Create a contiguous dataset whose place in the file is fixed at once and left sparse; return the place."""
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -291,34 +288,5 @@ def _reserve(file, name, shape, dtype, unit, meaning):
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     dataset = file.create_dataset(name, shape, dtype, dcpl=layout)
-    _label(dataset, unit, meaning)
+    label(dataset, unit, meaning)
     return dataset.id.get_offset()
-
-
-def _describe(file, config_toml, facts, graph, data):
-    store(file, "config/toml", config_toml, "text (TOML)", "the resolved job")
-    store(file, "config/facts", facts, "text (JSON)", "versions, hosts, command and figures of the run")
-    if data:
-        division = file.create_group("data")
-        division.attrs["partition"] = data["partition"]
-        if data["labels"] is not None:
-            store(division, "labels", np.asarray(data["labels"], "<i8"), "1", LABELS, compression="gzip")
-            store(division, "skew", np.asarray(data["skew"], "<f8"), "1", SKEW)
-    group = file.create_group("graph")
-    group.attrs.update({k: graph[k] for k in ("n", "lambda2_modulus", "spectral_gap", "spec", "weights")})
-    directed, changing = bool(graph.get("directed")), bool(graph.get("changing"))
-    group.attrs.update(directed=directed, changing=changing)
-    pairs = "arcs (sender, receiver)" if directed else "pairs of vertices"
-    store(group, "edges", np.asarray(graph["edges"], "<i8").reshape(-1, 2), "1", pairs + ", of all exchanges" * changing)
-    meaning = "mixing matrix, row = receiver" + ", average over the exchanges" * changing
-    if graph["W"] is not None and graph["n"] <= DENSE:
-        store(group, "W", np.asarray(graph["W"], "<f8"), "1", meaning, compression="gzip")
-        return
-    triplets = graph["triplets"] if graph["W"] is None else _triplets(graph["W"])
-    for name, values, dtype in zip(("rows", "columns", "weights"), triplets, ("<i8", "<i8", "<f8"), strict=True):
-        store(group, f"W_triplets/{name}", np.asarray(values, dtype), "1", f"{name} of the entries of the {meaning}")
-
-
-def _triplets(W):
-    rows, cols = np.nonzero(W)
-    return rows, cols, W[rows, cols]

@@ -1,20 +1,21 @@
-"""How runs stand, from their directories alone: what `mpiconsensus status` prints.
+"""How runs stand, from their directories alone, which are left as they are: what `mpiconsensus status` prints.
 
 A run is running while a process holds its directory's lock, or, since locks may not travel between machines, while another
-machine's log is written to; finished when its models are written; stopped when it can be resumed; else ended.
+machine's log is written to; finished when its models are written; stopped when it can be resumed; waiting when it has
+no log yet; else ended.
 """
 
 import json
 import re
 import socket
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 
-from mpiconsensus import report, rundirectory, tabletext
+from mpiconsensus import livelog, report, rundirectory, tabletext
 from mpiconsensus.errors import UserError
-from mpiconsensus.runread import Run
 
 HEADS = ["run", "state", "step", "of", "epoch", "accuracy %", "distance", "seconds", "left", "written"]
 # A log that was written to within so many of its flushing intervals is that of a run under way.
@@ -41,15 +42,22 @@ def figures(directory):
     known or nothing is left. written_s: since the last write to the log. note: why a log cannot be read.
     """
     directory = Path(directory)
-    blank = dict.fromkeys(("step", "steps", "epoch", "accuracy", "accuracy_sd", "consensus_distance", "seconds", "left_s", "written_s"))
-    found = {"run": directory.name, "state": None, **blank, "note": ""}
     try:
-        with Run(directory) as run:
-            found |= _of_log(run)
-            elsewhere = socket.gethostname() not in run.facts["hosts"][:1]
-            patience_s = INTERVALS * run.config["log"]["flush_s"] if elsewhere else 0.0
+        with livelog.look(directory) or nullcontext() as run:
+            return standing(directory, run)
     except UserError as error:
-        found["note"], patience_s = str(error), 0.0
+        return standing(directory, None) | {"note": str(error)}
+
+
+def standing(directory, run):
+    """Return the `figures` of a run directory whose log is `run`, None where there is none to read."""
+    blank = dict.fromkeys(("step", "steps", "epoch", "accuracy", "accuracy_sd", "consensus_distance", "seconds", "left_s", "written_s"))
+    found = {"run": directory.resolve().name, "state": None, **blank, "note": ""}
+    patience_s = 0.0
+    if run:
+        found |= _of_log(run)
+        elsewhere = socket.gethostname() not in run.facts["hosts"][:1]
+        patience_s = INTERVALS * run.config["log"]["flush_s"] if elsewhere else 0.0
     logs = [path.stat().st_mtime for path in (directory / "log").glob("rank-*.h5")]
     if logs:
         found["written_s"] = max(0.0, time.time() - max(logs))
@@ -74,7 +82,7 @@ def _of_log(run):
     per_epoch = run.facts["steps_per_epoch"]
     steps = per_epoch * training["epochs"]
     steps = min(steps, training["max_steps"]) if training["max_steps"] else steps
-    found = {"step": len(run.steps("step")), "steps": steps, "epoch": len(rows)}
+    found = {"step": run.step, "steps": steps, "epoch": len(rows)}
     if not rows:
         return found
     evaluated = [row for row in rows if not np.isnan(row["accuracy"])]
@@ -95,7 +103,9 @@ def _state(directory, written_s, patience_s):
     if written_s is not None and written_s < patience_s:
         return "running"
     checkpoints = (path.name for path in (directory / "checkpoint").glob("step-*"))
-    return "stopped" if any(re.fullmatch(r"step-\d{9,}", name) for name in checkpoints) else "ended"
+    if any(re.fullmatch(r"step-\d{9,}", name) for name in checkpoints):
+        return "stopped"
+    return "waiting" if written_s is None else "ended"
 
 
 def _row(f):

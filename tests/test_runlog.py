@@ -9,10 +9,11 @@ import h5py
 import numpy as np
 import pytest
 
-from mpiconsensus import runlog, runread
+from mpiconsensus import description, merging, runlog
 from mpiconsensus.errors import TrainingError, UserError
+from mpiconsensus.merging import assemble
 from mpiconsensus.runlog import COLUMNS, RankLog, columns
-from mpiconsensus.runread import Run, assemble
+from mpiconsensus.runread import Run
 
 TOML = '[training]\nlr = 0.05\n[model]\nhidden = [64, 32]\n'
 FACTS = {"hosts": ["a", "b"], "ranks": 3, "versions": {"torch": "2"}, "git": ""}
@@ -100,7 +101,7 @@ def test_the_description_is_read_back(tmp_path):
 
 
 def test_a_large_graph_keeps_its_weights_as_triplets(tmp_path, monkeypatch):
-    monkeypatch.setattr(runlog, "DENSE", 2)
+    monkeypatch.setattr(description, "DENSE", 2)
     write_rank(tmp_path, 0, [0, 1, 2], 1, 1, 3)
     with Run(tmp_path) as run:
         rows, cols, weights = run.graph["triplets"]
@@ -179,7 +180,7 @@ def test_rows_are_seen_after_a_flush_and_run_h5_follows(tmp_path):
 
 
 def test_rows_that_come_during_an_assembly_are_in_the_next(tmp_path, monkeypatch):
-    merge = runread._merge
+    merge = merging.merge
     with RankLog(tmp_path / "log" / "rank-0000.h5", 0, [0], network=True) as log:
         log.describe(TOML, FACTS, graph(1))
 
@@ -191,7 +192,7 @@ def test_rows_that_come_during_an_assembly_are_in_the_next(tmp_path, monkeypatch
             time.sleep(0.02)
 
         with monkeypatch.context() as patch:
-            patch.setattr(runread, "_merge", late)
+            patch.setattr(merging, "merge", late)
             assemble(tmp_path)
         with Run(tmp_path) as run:
             expect(run, 3, 0, [0])

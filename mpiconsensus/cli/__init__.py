@@ -18,6 +18,7 @@ COMMANDS = {
     "models": ("lists", "List the models."),
     "topology": ("topology", "Graphs and weights: how fast they agree and what they send, before a run."),
     "status": ("results", "Tell how runs stand: state, step, accuracy, time left."),
+    "watch": ("results", "Show how a run goes, anew every second."),
     "report": ("results", "Print the table of a run from its log."),
     "trace": ("results", "Write the steps of a run as a timeline for Perfetto."),
     "export": ("results", "Copy one model out of a run."),

@@ -1,4 +1,4 @@
-"""Commands that read a run directory: status, report, trace, export, evaluate."""
+"""Commands that read a run directory: status, watch, report, trace, export, evaluate."""
 
 import click
 
@@ -46,6 +46,22 @@ def status(runs, as_json):
 
     found = [standing.figures(path) for path in standing.find(runs or ["runs"])]
     click.echo(standing.as_json(found) if as_json else "\n".join(standing.table(found)))
+
+
+@click.command()
+@click.argument("run", metavar="RUN|DIR")
+@click.option("--once", is_flag=True, help="Print one frame and end, as where the output is no terminal.")
+def watch(run, once):
+    """Show how RUN goes, anew every second, until it ends: progress, accuracies, distance, the slowest rank, time left.
+
+    From its files alone, which are left as they are. DIR: a line for each run in it. Ctrl-C ends the view, not the run.
+    """
+    try:
+        from mpiconsensus import watch as live
+
+        live.watch(run, once)
+    except KeyboardInterrupt:
+        click.echo()
 
 
 WHICH = click.option("--which", default="last", show_default=True, type=click.Choice(["last", "best"]), help="Of the last or the best epoch.")
