@@ -174,7 +174,7 @@ class Session:
             if k == watched:
                 trainer.stepper.watch_drift()
             losses, io_s, compute_s = trainer.step()
-            record.add(losses, trainer.rate(k), io_s, compute_s, *trainer.stepper.take())
+            record.add(losses, trainer.rate(k), io_s, compute_s, *trainer.stepper.take(), time.perf_counter() - self.started)
             if time.time() - self.shown > SHOWN_S:
                 self._log_steps()
                 self.shown = time.time()
@@ -264,11 +264,11 @@ class Session:
         columns = [sums["train_loss"], nothing if scores is None else scores.accuracy, *distances.T, sums["bytes_sent"]]
         columns += [record.trained * [loader.batch_size for loader in trainer.loaders]]
         rows = trainer.placement.gather(world, np.stack(columns, axis=1))
+        distance = float("nan") if rows is None else float(np.sqrt(np.square(rows[:, 3]).sum() / n))
         if closing:
-            self._log_closing(complete, recalibrated)
+            self._log_closing(complete, recalibrated, distance)
         if world.rank == 0:
             loss, accuracy, l1, l2, linf, sent, trained = rows.T
-            distance = float(np.sqrt(np.square(l2).sum() / n))
             figures = dict(
                 epoch=epoch, consensus_distance=distance, deviation_l1=l1.mean(), deviation_l2=l2.mean(), deviation_linf=linf.mean(),
                 coefficient_of_variation=distance / max(float(mean.double().norm()), 1e-300),
@@ -282,12 +282,12 @@ class Session:
             self.progress.epoch({**figures, **line})
         self._flush_if_due()
 
-    def _log_closing(self, scores, recalibrated):
+    def _log_closing(self, scores, recalibrated, distance, mass=float("nan")):
         network = {}
         if self.world.rank == 0:
             network = dict(
                 mean_accuracy=scores.mean_accuracy, mean_accuracy_recalibrated=recalibrated, best_epoch=self.best["epoch"],
-                samples=len(self.evaluator.test[1]), split=b"test",
+                consensus_distance=distance, mass=mass, samples=len(self.evaluator.test[1]), split=b"test",
             )  # fmt: skip
         self.closing = scores
         self.log.closing(accuracy=scores.accuracy, loss=scores.loss, **network)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from mpiconsensus.runlog import AGES
+
 COLUMNS = ("loss", "lr", "io_s", "compute_s", "wait_s", "mix_s", "age_mean", "age_max", "ended_s", "bytes_sent")
 SUMS = ("io_s", "compute_s", "wait_s", "mix_s")
 
@@ -80,11 +82,11 @@ class Figures:
                 self._columns(t // self.per_epoch)[name][t % self.per_epoch, i] = columns[name][k]
             self.taken[i] = t + 1
 
-    def histogram(self, bins):
-        """Return (bins, m) int64: rows mixed at each age."""
-        counts = np.zeros((bins, self.m), np.int64)
+    def histogram(self):
+        """Return (AGES, m) int64: rows mixed at each age, for RankLog.ages."""
+        counts = np.zeros((AGES, self.m), np.int64)
         for age, rows in self.ages.items():
-            counts[age] = rows
+            counts[min(age, AGES - 1)] += rows
         return counts
 
     def forget(self, number):

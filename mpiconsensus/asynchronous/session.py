@@ -90,8 +90,7 @@ class AsyncSession(Session):
         mass = trainer.algorithm.mass()
         mass = float("nan") if mass is None else world.sum(np.array([np.sum(mass)]))[0] / trainer.placement.n
         self._log_closing(complete, recalibrated, spread, mass)
-        oldest = max(world.allgather(max(self.figures.ages, default=-1)))
-        self.log.ages(age=np.arange(oldest + 1), rows=self.figures.histogram(oldest + 1))
+        self.log.ages(self.figures.histogram())
         if world.rank == 0:
             self.progress.ending(spread, mass, self.figures.taken)
 
@@ -136,8 +135,6 @@ class AsyncSession(Session):
         )  # fmt: skip
         self.figures.forget(epoch - 1)
         self.epoch = epoch
-        if time.perf_counter() - self.flushed > self.job.log.flush_s:
-            self._flush()
 
     def _log_network(self, epoch, sums, accuracy, loss, ended_s, samples):
         """Log and tell what rank 0 knows of the network behind an epoch of its vertices; return (m,) their distances."""
@@ -183,9 +180,7 @@ class AsyncSession(Session):
         if self.world.rank == 0 and minutes and now - self.saved > 60 * minutes:
             postal.raise_flag(MEET)
         self.flags = postal.flags()
-        if now - self.flushed > self.job.log.flush_s:
-            self._log_steps()
-            self._flush()
+        self._flush_if_due()
         return bool(self.flags & (STOP | MEET))
 
     def _meet(self):
@@ -207,6 +202,10 @@ class AsyncSession(Session):
 
     def _write_checkpoint(self):
         keeping.save(self)
+
+    def _flush(self):
+        self.log.ages(self.figures.histogram())
+        super()._flush()
 
     def keep_log(self):
         try:
