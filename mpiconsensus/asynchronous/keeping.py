@@ -23,8 +23,7 @@ def save(session):
         ahead = {name: np.concatenate([logged[name][:, i], column]) for name, column in figures.ahead(i).items()}
         scores = {str(epoch): values[:, i].tolist() for epoch, values in session.scores.items()}
         vertices[vertex] = {
-            **state["vertices"][vertex], "held": bool(trainer.held[i]), "figures": ahead, "scores": scores,
-            "sent": int(session.sent[i]), "ages": {str(age): int(counts[i]) for age, counts in figures.ages.items()},
+            **state["vertices"][vertex], "figures": ahead, "scores": scores, "sent": int(session.sent[i]), "ages": {str(age): int(counts[i]) for age, counts in figures.ages.items()},
         }  # fmt: skip
     common = content = None
     if world.rank == 0:
@@ -41,7 +40,6 @@ def restore(session, found):
     session.log.restore(rows)
     own = found.vertices(trainer.hosted)
     trainer.load_state_dict({"vertices": own})
-    trainer.held = [own[vertex]["held"] for vertex in trainer.hosted]
     session.epoch, session.started = epochs, time.perf_counter() - content["elapsed_s"]
     session.before_s = content["clock_s"]
     session.network = rows["network"]["seconds"].tolist() if session.world.rank == 0 else []
@@ -49,7 +47,7 @@ def restore(session, found):
     for i, vertex in enumerate(trainer.hosted):
         mine = own[vertex]
         figures.put(i, low, mine["figures"])
-        session.sent[i] = mine["sent"]
+        session.sent[i] = session.sent_before[i] = mine["sent"]
         for age, count in mine["ages"].items():
             figures.ages.setdefault(int(age), np.zeros(figures.m, np.int64))[i] = count
         for epoch, values in mine["scores"].items():

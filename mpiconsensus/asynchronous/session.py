@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from mpiconsensus import checkpoint, mixing, signals
+from mpiconsensus import mixing, signals
 from mpiconsensus.asynchronous import keeping
 from mpiconsensus.asynchronous.engine import Engine
 from mpiconsensus.asynchronous.figures import Figures
@@ -21,6 +21,7 @@ from mpiconsensus.run import Session
 # Flags that all ranks share: end behind a checkpoint, meet for one, the first vertex is through. The signal that a rank
 # was told lies above them.
 STOP, MEET, FIRST, SIGNAL = 1, 2, 4, 8
+LATE_S = 0.001  # between two looks whether all have come to the end
 LOOK_S = 0.2  # between two looks at signals, flags and the clock
 
 
@@ -39,7 +40,7 @@ class AsyncSession(Session):
     def _begin(self):
         trainer, m = self.trainer, len(self.trainer.hosted)
         self.figures = Figures(m, trainer.steps_per_epoch, trainer.total_steps)
-        self.scores, self.sent, self.network = {}, np.zeros(m, np.int64), []
+        self.scores, self.sent, self.sent_before, self.network = {}, np.zeros(m, np.int64), np.zeros(m, np.int64), []
         self.looked, self.flags, self.before_s = 0.0, 0, 0.0
 
     def _restore(self, found):
@@ -47,7 +48,7 @@ class AsyncSession(Session):
 
     def run(self):
         trainer = self.trainer
-        trainer.postal.start(trainer, resumed=self.saved_step is not None)
+        trainer.start()
         pace = Pace(self.job.hetero, trainer.placement.n, self.job.training.seed)
         while True:
             trainer.postal.engine(trainer, pace, self._step, self._beat, self._through).run()
@@ -60,10 +61,10 @@ class AsyncSession(Session):
 
     def _drain(self):
         """Take in what is in flight once every vertex has taken its last step; collective."""
-        trainer, arrived = self.trainer, self.world.arrive()
+        arrived = self.world.arrive()
         while not arrived():
             self._take_in()
-            time.sleep(0.001)
+            time.sleep(LATE_S)
         # What others published ahead of their last word is there now.
         self._take_in()
         self.world.barrier()
@@ -87,17 +88,16 @@ class AsyncSession(Session):
             self._log_epoch(epoch)
         complete, recalibrated = self.evaluator.closing()
         self._keep_best(epochs, complete)
-        mass = trainer.algorithm.mass()
-        mass = float("nan") if mass is None else world.sum(np.array([np.sum(mass)]))[0] / trainer.placement.n
+        mass = world.sum(np.array([sum(map(trainer.algorithm.weight, range(len(trainer.hosted))))]))[0] / trainer.placement.n
         self._log_closing(complete, recalibrated, spread, mass)
         self.log.ages(self.figures.histogram())
         if world.rank == 0:
-            self.progress.ending(spread, mass, self.figures.taken)
+            self.progress.ending(spread, mass)
 
     def _step(self, step):
         """Take in a step that a vertex has done; evaluate the vertex behind an epoch."""
         trainer, per_epoch = self.trainer, self.trainer.steps_per_epoch
-        sent = trainer.algorithm.sent[step.i]
+        sent = int(trainer.postal.bytes_sent[step.i]) + self.sent_before[step.i]
         self.figures.add(step._replace(ended_s=self.before_s + step.ended_s), trainer.rate(step.t), sent - self.sent[step.i])
         self.sent[step.i] = sent
         t = step.t + 1

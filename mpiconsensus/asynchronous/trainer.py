@@ -10,24 +10,28 @@ from mpiconsensus.training import Trainer
 
 
 class AsyncTrainer(Trainer):
-    """m hosted replicas that take their steps apart from each other. t: the steps that each has taken.
+    """m hosted replicas that take their steps apart from each other. t: the steps that each has taken; held: whether it
+    waits to mix in the next one, its gradient taken.
 
-    postal: opens what the algorithm exchanges through, see postal.Real and postal.Virtual. Nothing but making and
-    closing one is collective.
+    postal: opens what the algorithm exchanges through, see postal.Real and virtual.Virtual.
     """
 
     def __init__(self, job, world, wiring, source, placement, postal):
         self.postal = postal
         _refuse(job)
         super().__init__(job, world, wiring, source, placement)
-        self.t = [0] * len(self.hosted)
+        m = len(self.hosted)
+        self.t, self.held, self._states = [0] * m, [False] * m, {}
 
     def _open_block(self, layout, modules, d):
-        storage = self.postal.open(self, d, layout.dtype)
-        self.block = Block(layout, modules, storage)
+        self.block = Block(layout, modules, self.postal.open(self, d, layout.dtype))
 
     def _make_steps(self):
-        self.postal.bind(self)
+        """Make nothing: steps are the engine's."""
+
+    def start(self):
+        """Publish the first rows, or those of the state that was loaded; collective."""
+        self.postal.start(self, self._states)
 
     @property
     def k(self):
@@ -65,15 +69,14 @@ class AsyncTrainer(Trainer):
     def state_dict(self):
         states = {}
         for i, vertex in enumerate(self.hosted):
-            states[vertex] = {**self._state(i), "t": self.t[i], "algorithm": self.algorithm.state_dict(i)}
+            states[vertex] = {**self._state(i), "t": self.t[i], "held": self.held[i], "algorithm": self.algorithm.state_dict(i)}
         return {"step": self.k, "vertices": states}
 
     def load_state_dict(self, state):
         for i, vertex in enumerate(self.hosted):
             mine = state["vertices"][vertex]
             self._load_state(i, mine)
-            self.t[i] = int(mine["t"])
-            self.algorithm.load_state_dict(i, mine["algorithm"])
+            self.t[i], self.held[i], self._states[i] = int(mine["t"]), bool(mine["held"]), mine["algorithm"]
 
     def close(self):
         self.block.release()
