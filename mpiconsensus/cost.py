@@ -62,6 +62,10 @@ def _total_steps(job, source, n):
 
 
 def _bytes_of_step(algorithm, k, n, row, layout):
+    if algorithm.asynchronous:
+        needs = algorithm.needs(row // layout.dtype.itemsize, layout.dtype)
+        rows = 2 * n if needs.kind == "pairs" else sum(map(len, algorithm.readers.values()))
+        return rows * needs.d * needs.dtype.itemsize
     ring = 2 * (n - 1)
     sent = ring * layout.p * layout.dtype.itemsize if algorithm.averages_gradients else 0
     for round_ in algorithm.rounds(k):

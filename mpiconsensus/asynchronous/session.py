@@ -134,7 +134,9 @@ class AsyncSession(Session):
             consensus_distance_vertex=distance, bytes_wire=0, sample_bytes_sent=0, hidden_s=0.0, samples=samples, **sums,
         )  # fmt: skip
         self.figures.forget(epoch - 1)
-        self.epoch = epoch
+        self.epoch, every = epoch, self.job.checkpoint.every_epochs
+        if self.world.rank == 0 and every and epoch % every == 0 and epoch * trainer.steps_per_epoch < trainer.total_steps:
+            trainer.postal.raise_flag(MEET)
 
     def _log_network(self, epoch, sums, accuracy, loss, ended_s, samples):
         """Log and tell what rank 0 knows of the network behind an epoch of its vertices; return (m,) their distances."""
