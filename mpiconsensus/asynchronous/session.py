@@ -12,10 +12,9 @@ from mpiconsensus import mixing, signals
 from mpiconsensus.asynchronous import keeping
 from mpiconsensus.asynchronous.engine import Engine
 from mpiconsensus.asynchronous.figures import Figures
-from mpiconsensus.asynchronous.postal import Real
+from mpiconsensus.asynchronous.postal import Real, Virtual
 from mpiconsensus.asynchronous.trainer import AsyncTrainer
 from mpiconsensus.errors import Stopped, TrainingError
-from mpiconsensus.hetero import Pace
 from mpiconsensus.run import Session
 
 # Flags that all ranks share: end behind a checkpoint, meet for one, the first vertex is through. The signal that a rank
@@ -27,11 +26,7 @@ LOOK_S = 0.2  # between two looks at signals, flags and the clock
 
 def open_trainer(job, world, wiring, source, placement, virtual):
     """Return the trainer of an asynchronous run; collective. virtual: by modelled time."""
-    if virtual:
-        from mpiconsensus.asynchronous.virtual import Virtual
-
-        return AsyncTrainer(job, world, wiring, source, placement, Virtual(job, wiring.n))
-    return AsyncTrainer(job, world, wiring, source, placement, Real())
+    return AsyncTrainer(job, world, wiring, source, placement, Virtual() if virtual else Real())
 
 
 class AsyncSession(Session):
@@ -49,9 +44,8 @@ class AsyncSession(Session):
     def run(self):
         trainer = self.trainer
         trainer.start()
-        pace = Pace(self.job.hetero, trainer.placement.n, self.job.training.seed)
         while True:
-            trainer.postal.engine(trainer, pace, self._step, self._beat, self._through).run()
+            trainer.postal.engine(trainer, self._step, self._beat, self._through).run()
             if not self.flags & (STOP | MEET):
                 break
             self._meet()
@@ -106,6 +100,7 @@ class AsyncSession(Session):
         if t % per_epoch == 0 or t == trainer.total_steps:
             epoch = -(-t // per_epoch)
             if epoch % self.plan.every == 0:
+                trainer.algorithm.drain(step.i)  # what is evaluated is as new as it can be
                 self.scores_of(epoch)[:, step.i] = self.evaluator.vertex(step.i, self.plan.samples)
             while min(self.figures.taken) >= min((self.epoch + 1) * per_epoch, trainer.total_steps) and self.epoch * per_epoch < trainer.total_steps:
                 self._log_steps()
@@ -176,6 +171,8 @@ class AsyncSession(Session):
         if now - self.looked < LOOK_S:
             return bool(self.flags & (STOP | MEET))
         self.looked, postal = now, self.trainer.postal
+        if self.told.number and postal.virtual:
+            raise TrainingError(f"{signals.name(self.told.number)} received: a run by modelled time keeps no checkpoints and ends here.")
         if self.told.number and not self.flags & STOP:
             postal.raise_flag(STOP | SIGNAL * self.told.number)
         minutes = self.job.checkpoint.every_minutes

@@ -13,7 +13,7 @@ class AsyncTrainer(Trainer):
     """m hosted replicas that take their steps apart from each other. t: the steps that each has taken; held: whether it
     waits to mix in the next one, its gradient taken.
 
-    postal: opens what the algorithm exchanges through, see postal.Real and virtual.Virtual.
+    postal: opens what the algorithm exchanges through, see postal.Real and postal.Virtual.
     """
 
     def __init__(self, job, world, wiring, source, placement, postal):
