@@ -15,7 +15,7 @@ from mpiconsensus.errors import UserError, did_you_mean
 
 
 class Key(NamedTuple):
-    """One key: `kind` is int, float, bool, str, ints or floats (a number, or a list of one a vertex)."""
+    """One key: `kind` is int, float, bool, str, bound (a whole number, or inf), ints or floats (a number, or a list of one a vertex)."""
 
     name: str
     kind: str
@@ -62,7 +62,7 @@ KEYS = [
     Key("training.memory_format", "str", "auto", "layout of images and convolution weights; auto: channels_last", ("auto", "contiguous", "channels_last")),
     Key("training.device", "str", "auto", "auto: a CUDA device where there is one", ("auto", "cpu", "cuda")),
     Key("training.threads", "int", 0, "threads a rank; 0: cores of the node / ranks on the node, at least 1 (OMP_NUM_THREADS wins)", low=0, high=1024),
-    Key("algorithm.name", "str", "consensus", "an algorithm of `mpiconsensus algorithms`", ("consensus", "gossip", "push-sum", "local-sgd", "one-shot", "allreduce")),
+    Key("algorithm.name", "str", "consensus", "an algorithm of `mpiconsensus algorithms`", ("consensus", "gossip", "push-sum", "local-sgd", "one-shot", "allreduce", "bounded-staleness", "async-gossip", "adpsgd")),
     Key("algorithm.order", "str", "atc", "atc: adapt, then combine; cta: combine, then the gradient at the mixed point; dpsgd: x <- W x - a g(x), gradient at the unmixed point", ("atc", "cta", "dpsgd")),
     Key("algorithm.period", "ints", 1, "mixing period q: mix at steps k that q divides (k from 0); a list gives one a vertex", low=1),
     Key("algorithm.rounds", "int", 1, "consensus rounds r a mixing step", low=1),
@@ -70,8 +70,21 @@ KEYS = [
     Key("algorithm.pairs", "int", 1, "gossip: edges b drawn at a mixing step, with replacement", low=1),
     Key("algorithm.mix", "str", "mutual", "unequal periods; mutual: an edge acts when both its ends mix (keeps the mean); thesis: a vertex that mixes takes its row of W (the mean drifts)", ("thesis", "mutual")),
     Key("algorithm.tau", "int", 8, "local-sgd: steps between averages over all vertices", low=1),
+    Key("algorithm.tau_growth", "int", 0, "local-sgd: steps by which each interval between averages is longer than the one before: tau, tau + growth, tau + 2 growth, ...", low=0),
+    Key("algorithm.staleness", "bound", 8, "bounded-staleness: a vertex mixes at its step t once every neighbour has published step t - s; 0: synchronous; inf: it waits for nobody", low=0),
+    Key("algorithm.max_age", "bound", math.inf, "bounded-staleness: the oldest row that is mixed, in steps of the reader; the weight of an older one goes to the diagonal", low=0),
+    Key("algorithm.age_damping", "float", 0.0, "bounded-staleness: the weight of a row of age a is divided by (1 + a) to this power, what is lost goes to the diagonal; 0: plain weights", low=0.0),
+    Key("algorithm.ends", "str", "all", "an asynchronous run ends when all vertices have taken their steps, or when the first has", ("all", "first")),
     Key("algorithm.train_every", "ints", 0, "a vertex trains at steps that this divides; a list gives one a vertex; 0: from hetero.powers (1 where they are equal)", low=0),
     Key("hetero.powers", "floats", [], "computing power of each vertex: data are divided in proportion; empty: equal", low=0.0),
+    Key("hetero.speed", "floats", 1.0, "speed of the gradients of each vertex, emulated: 0.25 takes four times as long; the real run sleeps, the virtual clock counts", low=1e-6),
+    Key("hetero.slowdown_probability", "float", 0.0, "share of the gradients that are slow, drawn from (seed, vertex, step), emulated", low=0.0, high=1.0),
+    Key("hetero.slowdown_factor", "float", 4.0, "how many times as long a slow gradient takes", low=1.0),
+    Key("hetero.slowdown_steps", "int", 1, "steps in a row that are slow together", low=1),
+    Key("hetero.step_s", "float", 0.1, "virtual clock: seconds of a gradient at speed 1", low=1e-6),
+    Key("hetero.link_delay_s", "float", 0.0, "virtual clock: seconds until what is sent over an edge arrives, whatever its size", low=0.0),
+    Key("hetero.link_bandwidth", "float", 0.0, "virtual clock: bytes a second over an edge; 0: without bound", low=0.0),
+    Key("hetero.node_size", "int", 1, "virtual clock: vertices of a modelled node, contiguous; edges within one have neither delay nor bound", low=1),
     Key("transport.name", "str", "auto", "inprocess: one process; shared: rows of a node are read in place, those of other nodes come by messages; neighbor: messages between all ranks; auto: the fastest that fits", ("auto", "inprocess", "shared", "neighbor")),
     Key("transport.reduction", "str", "ordered", "averages over all vertices: ordered (bit-identical for every placement) or mpi (MPI_Allreduce)", ("ordered", "mpi")),
     Key("evaluation.every", "int", 0, "epochs between evaluations; 0: as often as a tenth of the training time allows", low=0),
@@ -167,6 +180,12 @@ def check(key, value):
         if isinstance(key.default, list):
             refuse("give a list of numbers, for example [1, 2]")
         return check(key._replace(kind=key.kind[:-1]), value)
+    if key.kind == "bound":
+        if value in ("inf", math.inf):
+            return math.inf
+        if not isinstance(value, int) or isinstance(value, bool):
+            refuse("give a whole number, or inf")
+        return check(key._replace(kind="int"), value)
     kinds = {"int": int, "float": (int, float), "bool": bool, "str": str}[key.kind]
     if not isinstance(value, kinds) or (isinstance(value, bool) and key.kind != "bool"):
         refuse({"int": "give a whole number", "float": "give a number", "bool": "give true or false", "str": "give a text"}[key.kind])

@@ -36,7 +36,10 @@ def estimate(job, wiring, source, placement):
     counted = min(steps, MOST_STEPS)
     setting = Setting.of(wiring, job.algorithm, job.hetero.powers, job.training.seed, counted)
     algorithm = make(setting)
-    per_step = sum(_bytes_of_step(algorithm, k, wiring.n, row, layout) for k in range(counted)) / counted
+    if algorithm.asynchronous:
+        per_step = algorithm.bytes_of_step(row // layout.dtype.itemsize, layout.dtype)
+    else:
+        per_step = sum(_bytes_of_step(algorithm, k, wiring.n, row, layout) for k in range(counted)) / counted
     sample = torch.Size(source.shape).numel() * (1 if len(source.shape) == 3 else 4)
     facts = {
         "graph": f"{wiring.spec}: {wiring.n} vertices, {len(wiring.edges)} {wiring.links}, |lambda_2| = {wiring.second_modulus:.4f}",

@@ -88,6 +88,8 @@ class Network:
             raise UserError("algorithm = one-shot averages after the last step; tell which: net.attach(model, optimizer, total_steps=...).")
         setting = Setting.of(self._wiring, job.algorithm, [], job.training.seed, total_steps)
         self._algorithm = make(setting)
+        if self._algorithm.asynchronous:
+            raise UserError(f"algorithm = {job.algorithm.name} has no rounds, and Network.step() is one; take consensus, or `mpiconsensus train`.")
         layout = Layout(model, buffers=job.model.buffers == "mixed")
         mixed = job.training.momentum_policy == "mixed"
         states = len(TorchOptimizers(None, [optimizer]).names) if mixed else 0

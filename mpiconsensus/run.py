@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from mpiconsensus import checkpoint, evaluation, mixing, modelfiles, provenance, report, resume, rundirectory, saving, signals
-from mpiconsensus.algorithms import REGISTRY
 from mpiconsensus.assembly import Assembly
 from mpiconsensus.errors import Stopped, TrainingError
 from mpiconsensus.merging import assemble
@@ -20,28 +19,24 @@ from mpiconsensus.runlog import RankLog
 from mpiconsensus.training import Trainer
 
 
-def train(job, world, wiring, source, threads, out=None, placement=None, start=None, told=None, virtual=False):
+def train(job, world, wiring, source, threads, out=None, placement=None, start=None, told=None, kind=None):
     """Run the job to its end and return its directory; collective.
 
-    start: a resume.Start, where a run is gone on with. told: the signals.Signals that were caught so far. virtual: an
-    asynchronous algorithm goes by modelled time, in one process.
+    start: a resume.Start, where a run is gone on with. told: the signals.Signals that were caught so far. kind: the class of
+    the session, Session where none is given.
     Raise UserError before any work for what cannot be run, TrainingError for a run that cannot go on: the log is
     readable up to there; Stopped behind the checkpoint that a signal asked for.
     """
     torch.set_num_threads(threads)
     found, told = start and start.found, told or signals.Signals()
-    if REGISTRY[job.algorithm.name].asynchronous:
-        from mpiconsensus.asynchronous import session as kind
-
-        trainer, make = kind.open_trainer(job, world, wiring, source, placement, virtual), kind.AsyncSession
-    else:
-        trainer, make = Trainer(job, world, wiring, source, placement), Session
+    kind = kind or Session
+    trainer = kind.trainer_of(job, world, wiring, source, placement)
     if found:
         directory = start.directory
         world.agree(lambda: _prepare(start, job, source) if world.rank == 0 else None)
     else:
         directory = rundirectory.make_directory(job, world, wiring, source, out)
-    session = make(trainer, directory, threads, told, found)
+    session = kind(trainer, directory, threads, told, found)
     told.catch(signals.USER + signals.END)
     try:
         session.run()
@@ -106,6 +101,11 @@ class Session:
         self.flushed = self.shown = time.time()
         self.saved = time.perf_counter()
         self.saved_step = trainer.k if found else None
+
+    @classmethod
+    def trainer_of(cls, *words):
+        """Return the trainer that such a session drives; the words of Trainer; collective."""
+        return Trainer(*words)
 
     def _begin(self):
         self.pulse = Pulse(self.world, self._wish)

@@ -33,7 +33,7 @@ class Round:
         they are, to the last bit. Positive weights come first, ascending by j, then negative ones: the weights so far,
         which a share is a part of, never vanish. The first share is 1.
         """
-        return {i: _blend(zip(js.tolist(), ws.tolist())) for i, (js, ws) in self.rows.items()}
+        return {i: blend(zip(js.tolist(), ws.tolist())) for i, (js, ws) in self.rows.items()}
 
     @cached_property
     def late_blends(self):
@@ -42,7 +42,7 @@ class Round:
         for i, (js, ws) in self.rows.items():
             weights = dict(zip(js.tolist(), ws.tolist()))
             weights[i] = weights.get(i, 0.0) - 1.0
-            changes[i] = _blend(sorted(weights.items()), 1.0)
+            changes[i] = blend(sorted(weights.items()), 1.0)
         return changes
 
     @cached_property
@@ -91,8 +91,8 @@ class Round:
         return w
 
 
-def _blend(weights, total=0.0):
-    """Return [(j, share)] of [(j, weight)]; total: the weight of what stands ahead."""
+def blend(weights, total=0.0):
+    """Return [(j, share)] of [(j, weight)], see `Round.blends`; total: the weight of what stands ahead."""
     weights = [(j, w) for j, w in weights if w]
     shares = []
     for j, w in [t for t in weights if t[1] > 0] + [t for t in weights if t[1] < 0]:

@@ -11,6 +11,7 @@ PACKAGE = ROOT / "mpiconsensus"
 # From the outside in: a room may import from rooms that stand below it, and from `anyone`.
 FLOORS = [
     {"cli"},
+    {"asynchronous"},
     {"run", "inference", "cost", "network", "bench", "watch"},
     {"evaluation", "progress", "saving", "provenance", "status"},
     {"training", "report", "trace", "resume", "assembly", "livelog"},
@@ -19,7 +20,7 @@ FLOORS = [
     {"mixing", "transport", "wiring", "machine", "placement", "runlog"},
     {"schedule", "survey"},
     {"block", "models", "data", "weights", "runtime"},
-    {"topology", "pieces", "mapping", "description"},
+    {"topology", "pieces", "mapping", "description", "hetero"},
 ]
 ANYONE = {"errors", "config", "randomness", "limits", "outputs", "signals", "tabletext"}
 

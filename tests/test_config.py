@@ -1,5 +1,7 @@
 """Jobs: defaults, types, bounds, and the answer to what is wrong."""
 
+import math
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -30,7 +32,8 @@ def test_values_survive_toml(tmp_path_factory, name, rate, periods):
 @pytest.mark.parametrize(
     "text, value",
     [("training.lr=0.5", 0.5), ("training.lr=1", 1.0), ("training.scale_lr=true", True), ("algorithm.period=[1, 2]", [1, 2]),
-     ("data.shards=12", "12"), ("data.shards=a/b c", "a/b c"), ("topology.graph=torus:6x6", "torus:6x6"), ("log.name='x'", "x")],
+     ("data.shards=12", "12"), ("data.shards=a/b c", "a/b c"), ("topology.graph=torus:6x6", "torus:6x6"), ("log.name='x'", "x"),
+     ("algorithm.staleness=3", 3), ("algorithm.staleness=inf", math.inf), ("algorithm.max_age='inf'", math.inf)],
 )  # fmt: skip
 def test_overrides_are_read_as_the_key_s_type(text, value):
     found = config.load(None, [text]).get(text.split("=")[0])
@@ -44,7 +47,8 @@ def test_overrides_are_read_as_the_key_s_type(text, value):
         ("training.epochs=1.5", "whole number"), ("training.epochs=true", "whole number"), ("training.momentum=2", "largest value is 1"),
         ("algorithm.order=atcc", "Did you mean 'atc'"), ("algorithm.period=[1, 0]", "smallest value is 1"),
         ("algorithm.tau=[1]", "whole number"), ("hetero.powers=3", "list of numbers"), ("trainig.lr=1", "tables: topology"),
-        ("training.rl=1", "training.lr"),
+        ("training.rl=1", "training.lr"), ("algorithm.staleness=-1", "smallest value is 0"), ("algorithm.staleness=2.5", "whole number, or inf"),
+        ("algorithm.max_age=true", "whole number, or inf"), ("algorithm.max_age=none", "whole number, or inf"), ("hetero.speed=[1, 0]", "smallest value"),
     ],
 )  # fmt: skip
 def test_wrong_values_are_named(text, words):

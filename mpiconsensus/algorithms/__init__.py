@@ -1,6 +1,7 @@
 """The registry of algorithms: one a file, one line here."""
 
 from mpiconsensus.algorithms.allreduce import AllReduce
+from mpiconsensus.algorithms.asynchronous import AdPsgd, AsyncGossip, BoundedStaleness
 from mpiconsensus.algorithms.base import Algorithm, Setting
 from mpiconsensus.algorithms.consensus import Consensus
 from mpiconsensus.algorithms.gossip import Gossip
@@ -11,7 +12,7 @@ from mpiconsensus.errors import require_choice
 
 __all__ = ["REGISTRY", "Algorithm", "Setting", "make"]
 
-REGISTRY = {cls.name: cls for cls in (Consensus, Gossip, PushSum, LocalSGD, OneShot, AllReduce)}
+REGISTRY = {cls.name: cls for cls in (Consensus, Gossip, PushSum, LocalSGD, OneShot, AllReduce, BoundedStaleness, AsyncGossip, AdPsgd)}
 
 
 def make(setting):

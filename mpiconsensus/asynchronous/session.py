@@ -24,13 +24,14 @@ LATE_S = 0.001  # between two looks whether all have come to the end
 LOOK_S = 0.2  # between two looks at signals, flags and the clock
 
 
-def open_trainer(job, world, wiring, source, placement, virtual):
-    """Return the trainer of an asynchronous run; collective. virtual: by modelled time."""
-    return AsyncTrainer(job, world, wiring, source, placement, Virtual() if virtual else Real())
-
-
 class AsyncSession(Session):
     """A run under way. figures: of the steps; epochs: {epoch: columns (m,) of vertices that ended it}; sent: bytes so far."""
+
+    postal = Real
+
+    @classmethod
+    def trainer_of(cls, *words):
+        return AsyncTrainer(*words, cls.postal())
 
     def _begin(self):
         trainer, m = self.trainer, len(self.trainer.hosted)
@@ -211,3 +212,9 @@ class AsyncSession(Session):
             self._log_steps()
         finally:
             self.log.close(ended=False)
+
+
+class VirtualSession(AsyncSession):
+    """A run by modelled time, in one process; it keeps no checkpoints."""
+
+    postal = Virtual

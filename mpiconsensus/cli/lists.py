@@ -34,6 +34,7 @@ def _kind(key):
 
 KINDS = {
     "int": "whole number",
+    "bound": "whole number or inf",
     "float": "number",
     "bool": "true or false",
     "str": "text",

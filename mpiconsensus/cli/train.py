@@ -41,8 +41,7 @@ def train(job, overrides, placement, out, run, virtual, dry_run):
             if world.rank == 0:
                 click.echo(f"{start.directory} is finished: `mpiconsensus report {start.directory}`.")
             return
-    if virtual:
-        world.agree(_require_virtual, settings, world)
+    kind = world.agree(_kind, settings, world, virtual)
     from mpiconsensus.data.source import open_source
     from mpiconsensus.placement import place
     from mpiconsensus.wiring import wire
@@ -62,15 +61,28 @@ def train(job, overrides, placement, out, run, virtual, dry_run):
 
     gc.freeze()
     gc.enable()
-    runs.train(settings, world, wiring, source, threads, out, placed, start, told, virtual)
+    runs.train(settings, world, wiring, source, threads, out, placed, start, told, _session(kind))
 
 
-def _require_virtual(job, world):
-    """Raise UserError where a run cannot go by modelled time."""
+def _kind(job, world, virtual):
+    """Return "synchronous", "asynchronous" or "virtual"; UserError where a run cannot go by modelled time."""
     from mpiconsensus.algorithms import REGISTRY
 
-    names = [name for name, cls in REGISTRY.items() if cls.asynchronous]
-    if job.algorithm.name not in names:
-        raise UserError(f"--virtual-clock is for asynchronous algorithms ({', '.join(names)}), this job has {job.algorithm.name}; leave it away.")
+    asynchronous = REGISTRY[job.algorithm.name].asynchronous
+    if not virtual:
+        return "asynchronous" if asynchronous else "synchronous"
+    if not asynchronous:
+        names = ", ".join(name for name, cls in REGISTRY.items() if cls.asynchronous)
+        raise UserError(f"--virtual-clock is for asynchronous algorithms ({names}), this job has {job.algorithm.name}; leave it away.")
     if world.size > 1:
         raise UserError(f"--virtual-clock hosts all vertices in one process, {world.size} ranks were started; start one, without mpirun.")
+    return "virtual"
+
+
+def _session(kind):
+    """Return the class of the session of a run, None for the synchronous one."""
+    if kind == "synchronous":
+        return None
+    from mpiconsensus.asynchronous import session
+
+    return session.VirtualSession if kind == "virtual" else session.AsyncSession

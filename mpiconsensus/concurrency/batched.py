@@ -26,7 +26,9 @@ class Batched(Way):
         self.generators = [torch.Generator(trainer.device) for _ in trainer.hosted] if trainer.stochastic else []
 
     def gradients(self, indices, k):
-        """Write the gradients of step k; return (loss, io_s, compute_s) of each of `indices`: equal shares of a group's time."""
+        """Write the gradients of step k, one of each vertex where k is a list; return (loss, io_s, compute_s) of each of `indices`:
+        equal shares of a group's time."""
+        steps = dict(zip(indices, k if isinstance(k, list) else [k] * len(indices), strict=True))
         batches, io_s = self.draw(indices)
         batches = dict(zip(indices, batches, strict=True))
         counts, groups, found = self.stacked.counts(), {}, {}
@@ -34,32 +36,32 @@ class Batched(Way):
             groups.setdefault((batches[i][0].shape, counts[i]), []).append(i)
         for (_, count), group in groups.items():
             start = time.perf_counter()
-            values = self._group(group, [batches[i] for i in group], count, k)
+            values = self._group(group, [batches[i] for i in group], count, steps)
             share = (time.perf_counter() - start) / len(group)
             found.update((i, (value, share)) for i, value in zip(group, values, strict=True))
         for i in indices:
-            self.trainer.check_loss(i, found[i][0], k)
+            self.trainer.check_loss(i, found[i][0], steps[i])
         return [(found[i][0], io, found[i][1]) for i, io in zip(indices, io_s, strict=True)]
 
-    def _group(self, group, batches, count, k):
+    def _group(self, group, batches, count, steps):
         """Return the losses of vertices whose batches have one shape."""
         trainer = self.trainer
         if len(group) == 1:
-            return [trainer.backward(group[0], *batches[0], k).item()]
+            return [trainer.backward(group[0], *batches[0], steps[group[0]]).item()]
         x, y = (torch.stack(tensors) for tensors in zip(*batches, strict=True))
-        self._seed(group, k)
+        self._seed(group, steps)
         generators = [self.generators[i] for i in group] if self.generators else ()
         try:
             return self.stacked.losses(group, x, y, count, generators, trainer.autocast()).tolist()
         except (RuntimeError, ValueError) as error:
-            raise trainer.model_failed(error, group, k, x.shape) from error
+            raise trainer.model_failed(error, group, steps[group[0]], x.shape) from error
 
-    def _seed(self, group, k):
+    def _seed(self, group, steps):
         """Key dropout to (seed, vertex, step), and what else the model draws to (seed, first vertex of the group, step)."""
         trainer = self.trainer
         if not trainer.stochastic:
             return
         seed = trainer.job.training.seed
         for i in group:
-            self.generators[i].manual_seed(torch_seed(seed, "dropout", trainer.hosted[i], k))
-        torch.manual_seed(torch_seed(seed, "batched", trainer.hosted[group[0]], k))
+            self.generators[i].manual_seed(torch_seed(seed, "dropout", trainer.hosted[i], steps[i]))
+        torch.manual_seed(torch_seed(seed, "batched", trainer.hosted[group[0]], steps[group[0]]))

@@ -31,8 +31,9 @@ class Serial(Way):
     name, words = "serial", "one vertex after the other"
 
     def gradients(self, indices, k):
-        """Write the gradients of step k; return (loss, io_s, compute_s) of each of `indices`."""
-        return [self._one(i, k) for i in indices]
+        """Write the gradients of step k, one of each vertex where k is a list; return (loss, io_s, compute_s) of each of `indices`."""
+        steps = k if isinstance(k, list) else [k] * len(indices)
+        return [self._one(i, step) for i, step in zip(indices, steps, strict=True)]
 
     def _one(self, i, k):
         (batch,), (io_s,) = self.draw([i])
