@@ -82,7 +82,10 @@ def epochs_of(run):
 
 
 class Final(NamedTuple):
-    """The end of a run. `config` maps every key to its resolved value; `accuracy` (n,) is of the closing evaluation."""
+    """The end of a run. `config` maps every key to its resolved value; `accuracy` (n,) is of the closing evaluation.
+
+    `ages` counts the rows that were mixed at each age over all vertices, None in logs of earlier versions.
+    """
 
     name: str
     origin: str
@@ -91,6 +94,7 @@ class Final(NamedTuple):
     n: int
     accuracy: np.ndarray
     figures: dict
+    ages: np.ndarray | None = None
 
     @property
     def seed(self):
@@ -141,7 +145,7 @@ def _final(name, origin, run):
             f"run {str(run.path)!r} is incomplete: its log ends after step {len(run.steps('step'))}, without the evaluation at the end; "
             "finish it, or leave it out."
         )
-    return Final(name, origin, config_of(run), run.facts, run.graph["n"], 100 * run.closing["accuracy"], summary(run))
+    return Final(name, origin, config_of(run), run.facts, run.graph["n"], 100 * run.closing["accuracy"], summary(run), None if run.ages is None else run.ages.sum(axis=1))
 
 
 def config_of(run):

@@ -82,6 +82,7 @@ KEYS = [
     Key("algorithm.max_age", "bound", math.inf, "bounded-staleness: the oldest row that is mixed, in steps of the reader; the weight of an older one goes to the diagonal", low=0),
     Key("algorithm.age_damping", "float", 0.0, "bounded-staleness: the weight of a row of age a is divided by (1 + a) to this power, what is lost goes to the diagonal; 0: plain weights", low=0.0),
     Key("algorithm.ends", "str", "all", "an asynchronous run ends when all vertices have taken their steps, or when the first has", ("all", "first")),
+    Key("algorithm.final_average", "bool", False, "an asynchronous run averages the vertices exactly once at its end"),
     Key("algorithm.train_every", "ints", 0, "a vertex trains at steps that this divides; a list gives one a vertex; 0: from hetero.powers (1 where they are equal)", low=0),
     Key("hetero.powers", "floats", [], "computing power of each vertex: data are divided in proportion; empty: equal", low=0.0),
     Key("hetero.speed", "floats", 1.0, "speed of the gradients of each vertex, emulated: 0.25 takes four times as long; the real run sleeps, the virtual clock counts", low=1e-6),

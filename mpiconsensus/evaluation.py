@@ -97,6 +97,13 @@ class Evaluator:
         x, y = self._subset(*self.test, samples)
         return self._scores([(x, y)] * len(self.trainer.hosted), self._slices(x, y))
 
+    def vertex(self, i, samples):
+        """Return (accuracy, loss) of hosted vertex i alone, on what `running` takes; local, once `test` was read."""
+        held = self.trainer.held_out[i] if self.validating else None
+        x, y = self._subset(held.x, held.y, samples, self.trainer.hosted[i]) if held else self._subset(*self.test, samples)
+        correct, losses = self._count(self.trainer.block.modules[i], x, y)
+        return correct / len(y), sum(losses) / len(y)
+
     def _subset(self, x, y, samples, vertex=0):
         """Return `samples` of the samples, the same ones at every call."""
         if samples >= len(y):
@@ -116,7 +123,7 @@ class Evaluator:
     def mean_module(self):
         """Return the mean model: averages of the parameters and of the floating-point buffers; collective."""
         trainer = self.trainer
-        mean = trainer.stepper.mean_row()
+        mean = trainer.mean_row()
         with torch.no_grad():
             named = {**dict(self._probe.named_parameters()), **dict(self._probe.named_buffers())}
             for entry in trainer.block.layout.parameters + trainer.block.layout.buffers:

@@ -116,12 +116,14 @@ def _merge_rows(paths, n, out, where):
         raise UserError(f"log {where!r} holds a vertex twice: keep one run's files there.")
     rows = dict(zip(runlog.ROOM, committed.min(axis=0), strict=False))
     rows["network"] = rows["epochs"] = min(rows["epochs"], committed[0, 2])
+    rows["ages"] = runlog.AGES
     whole = len(vertices) == n and committed[:, 4].all() and (committed[:, [0, 1, 3]] == committed[0, [0, 1, 3]]).all()
     out.attrs.update(format=runlog.FORMAT, format_version=runlog.VERSION, complete=int(whole))
     store(out, "vertices", vertices, "1", "vertices of the columns, in order")
     rank_of_vertex = np.repeat(ranks, [len(v) for v in hosted])[np.argsort(order)]
     store(out, "rank_of_vertex", rank_of_vertex, "1", "rank that hosts the vertex")
-    kept = [c for c in runlog.COLUMNS if c.group != "closing" or rows["closing"]]
+    with open_log(paths[0]) as file:  # logs of earlier versions lack some
+        kept = [c for c in runlog.COLUMNS if f"{c.group}/{c.name}" in file and (c.group != "closing" or rows["closing"])]
     for path, own in zip(paths, hosted, strict=True):
         place = np.searchsorted(vertices, own)
         with open_log(path) as file:

@@ -72,6 +72,12 @@ class Progress:
     def _row(self, cells):
         self.say("  ".join(f"{cell:>{width}}" for cell, width in zip(cells, WIDTHS, strict=True)))
 
+    def ending(self, spread, mass):
+        """Say how an asynchronous run ended: how far apart, and what mass is left."""
+        told = f"the vertices ended {spread:.3g} apart (consensus distance)"
+        lost = "" if abs(mass - 1.0) < 1e-9 else f"; they hold {mass:.6g} of the push-sum weight: the rest was lost"
+        self.say(f"ended      {told}{lost}")
+
     def close(self, directory):
         """Print the closing table from the assembled log, and where everything lies."""
         self.say()

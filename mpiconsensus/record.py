@@ -8,7 +8,7 @@ import numpy as np
 class Record:
     """The steps of one epoch on one rank: columns of (K, m), kept until they are logged."""
 
-    NAMES = ("loss", "io_s", "compute_s", "wait_s", "mix_s", "hidden_s", "bytes_sent")
+    NAMES = ("loss", "io_s", "compute_s", "wait_s", "mix_s", "hidden_s", "bytes_sent", "ended_s")
 
     def __init__(self, m, first, steps):
         self.m, self.first, self.taken, self.logged = m, first, 0, 0
@@ -29,9 +29,9 @@ class Record:
         record.started -= seconds
         return record
 
-    def add(self, loss, rate, io_s, compute_s, wait_s, mix_s, hidden_s, bytes_sent):
+    def add(self, loss, rate, io_s, compute_s, wait_s, mix_s, hidden_s, bytes_sent, ended_s):
         # A rank's waiting and mixing are shared out evenly among the vertices that it hosts.
-        for name, value in zip(self.NAMES, (loss, io_s, compute_s, wait_s / self.m, mix_s / self.m, hidden_s / self.m, bytes_sent)):
+        for name, value in zip(self.NAMES, (loss, io_s, compute_s, wait_s / self.m, mix_s / self.m, hidden_s / self.m, bytes_sent, ended_s)):
             self.columns[name][self.taken] = value
         self.rates[self.taken] = rate
         self.taken += 1
@@ -42,7 +42,8 @@ class Record:
         self.logged = self.taken
         rows = {name: column[part] for name, column in self.columns.items()}
         rows["bytes_sent"] = rows["bytes_sent"].astype(np.int64)
-        return {"step": np.arange(part.start, part.stop) + self.first, "lr": self.rates[part], **rows}
+        aged = {"age_mean": np.nan, "age_max": np.nan}  # rows are of their round
+        return {"step": np.arange(part.start, part.stop) + self.first, "lr": self.rates[part], **aged, **rows}
 
     @property
     def trained(self):

@@ -20,16 +20,18 @@ from mpiconsensus.runlog import RankLog
 from mpiconsensus.training import Trainer
 
 
-def train(job, world, wiring, source, threads, out=None, placement=None, start=None, told=None):
+def train(job, world, wiring, source, threads, out=None, placement=None, start=None, told=None, kind=None):
     """Run the job to its end and return its directory; collective.
 
-    start: a resume.Start, where a run is gone on with. told: the signals.Signals that were caught so far.
+    start: a resume.Start, where a run is gone on with. told: the signals.Signals that were caught so far. kind: the class of
+    the session, Session where none is given.
     Raise UserError before any work for what cannot be run, TrainingError for a run that cannot go on: the log is
     readable up to there; Stopped behind the checkpoint that a signal asked for.
     """
     torch.set_num_threads(threads)
     found, told = start and start.found, told or signals.Signals()
-    trainer = Trainer(job, world, wiring, source, placement)
+    kind = kind or Session
+    trainer = kind.trainer_of(job, world, wiring, source, placement)
     if found:
         directory = start.directory
         world.agree(lambda: _prepare(start, job, source) if world.rank == 0 else None)
@@ -37,7 +39,7 @@ def train(job, world, wiring, source, threads, out=None, placement=None, start=N
         directory = rundirectory.make_directory(job, world, wiring, source, out)
     if world.rank == 0:
         process.sign(directory)
-    session = Session(trainer, directory, threads, told, found)
+    session = kind(trainer, directory, threads, told, found)
     told.catch(signals.USER + signals.END)
     try:
         session.run()
@@ -86,8 +88,9 @@ class Session:
         if rank == 0:
             self.log.describe(self.job.to_toml(), self.facts, provenance.graph(trainer.wiring), provenance.data(trainer.source))
         self.started = time.perf_counter()
+        self._begin()
         if found:
-            saving.restore(self, directory, found)
+            self._restore(found)
             self.log.flush()
             self.world.barrier()
             self.world.agree(lambda: rundirectory.go_on(directory, self.job) if rank == 0 else None)
@@ -97,7 +100,17 @@ class Session:
         self.pace = LogPace(self.log, self.job.log.flush_s, Assembly(directory) if rank == 0 else None)
         self.saved = time.perf_counter()
         self.saved_step = trainer.k if found else None
+
+    @classmethod
+    def trainer_of(cls, *words):
+        """Return the trainer that such a session drives; the words of Trainer; collective."""
+        return Trainer(*words)
+
+    def _begin(self):
         self.pulse = Pulse(self.world, self._wish)
+
+    def _restore(self, found):
+        saving.restore(self, self.directory, found)
 
     def _plan(self):
         trainer, job = self.trainer, self.job
@@ -122,6 +135,10 @@ class Session:
             if every and epoch % every == 0 and epoch < epochs:
                 self._save()
         self.pulse.close()
+        self._close()
+
+    def _close(self):
+        """End the log, write the models and say the last word."""
         self.pace.close()
         self._write_models()
         self.world.barrier()
@@ -154,7 +171,7 @@ class Session:
             if k == watched:
                 trainer.stepper.watch_drift()
             losses, io_s, compute_s = trainer.step()
-            record.add(losses, trainer.rate(k), io_s, compute_s, *trainer.stepper.take())
+            record.add(losses, trainer.rate(k), io_s, compute_s, *trainer.stepper.take(), time.perf_counter() - self.started)
             self.pace.beat(self._log_steps)
             self._beat()
         self._log_steps()
@@ -188,7 +205,7 @@ class Session:
             self._log_steps()
             self.pace.flush()
             try:
-                saving.save(self, self.directory)
+                self._write_checkpoint()
                 self.saved_step = self.trainer.k
             except checkpoint.Unwritten as error:
                 why = str(error)
@@ -197,9 +214,12 @@ class Session:
         self.saved = time.perf_counter()
         return why
 
+    def _write_checkpoint(self):
+        saving.save(self, self.directory)
+
     def _end_epoch(self, epoch, record, closing):
         trainer, world, n = self.trainer, self.world, self.trainer.placement.n
-        mean = trainer.stepper.mean_row()[: trainer.block.p].clone()
+        mean = trainer.mean_row()[: trainer.block.p].clone()
         distances = mixing.distances([trainer.block.parameters(i) for i in range(trainer.block.m)], mean)
         if not np.isfinite(distances).all():
             vertex = trainer.hosted[int(np.argmin(np.isfinite(distances).all(axis=1)))]
@@ -227,11 +247,11 @@ class Session:
         columns = [sums["train_loss"], nothing if scores is None else scores.accuracy, *distances.T, sums["bytes_sent"]]
         columns += [record.trained * [loader.batch_size for loader in trainer.loaders]]
         rows = trainer.placement.gather(world, np.stack(columns, axis=1))
+        distance = float("nan") if rows is None else float(np.sqrt(np.square(rows[:, 3]).sum() / n))
         if closing:
-            self._log_closing(complete, recalibrated)
+            self._log_closing(complete, recalibrated, distance)
         if world.rank == 0:
             loss, accuracy, l1, l2, linf, sent, trained = rows.T
-            distance = float(np.sqrt(np.square(l2).sum() / n))
             figures = dict(
                 epoch=epoch, consensus_distance=distance, deviation_l1=l1.mean(), deviation_l2=l2.mean(), deviation_linf=linf.mean(),
                 coefficient_of_variation=distance / max(float(mean.double().norm()), 1e-300),
@@ -245,12 +265,12 @@ class Session:
             self.progress.epoch({**figures, **line})
         self.pace.beat(self._log_steps)
 
-    def _log_closing(self, scores, recalibrated):
+    def _log_closing(self, scores, recalibrated, distance, mass=float("nan")):
         network = {}
         if self.world.rank == 0:
             network = dict(
                 mean_accuracy=scores.mean_accuracy, mean_accuracy_recalibrated=recalibrated, best_epoch=self.best["epoch"],
-                samples=len(self.evaluator.test[1]), split=b"test",
+                consensus_distance=distance, mass=mass, samples=len(self.evaluator.test[1]), split=b"test",
             )  # fmt: skip
         self.closing = scores
         self.log.closing(accuracy=scores.accuracy, loss=scores.loss, **network)

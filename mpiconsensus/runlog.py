@@ -22,7 +22,8 @@ from mpiconsensus.diskrows import copy, created, reserve, sync, told, write
 from mpiconsensus.errors import TrainingError, UserError
 
 FORMAT, VERSION = "mpiconsensus log", 1
-ROOM = {"steps": 1024, "epochs": 64, "network": 64, "closing": 1}
+AGES = 65  # bins of the ages of rows mixed: 0, 1, ... 63, and whatever is older
+ROOM = {"steps": 1024, "epochs": 64, "network": 64, "closing": 1, "ages": AGES}
 
 
 class Column(NamedTuple):
@@ -46,6 +47,9 @@ COLUMNS = [
     Column("steps", "hidden_s", "<f8", "s", "rows on their way while something else was computed; with messages, an upper bound"),
     Column("steps", "io_s", "<f8", "s", "loading and augmenting the batch, and the exchange of samples"),
     Column("steps", "bytes_sent", "<i8", "B", "sent to neighbours over the edges of its rounds, wherever hosted"),
+    Column("steps", "age_mean", "<f8", "1", "mean age of the rows mixed, in own steps; NaN where none was or rounds are synchronous"),
+    Column("steps", "age_max", "<f8", "1", "age of the oldest row mixed, in own steps; NaN likewise"),
+    Column("steps", "ended_s", "<f8", "s", "when the step ended, since the start of training; modelled seconds under a virtual clock"),
     Column("epochs", "epoch", "<i8", "1", "number of the epoch, from 1", False),
     Column("epochs", "step", "<i8", "1", "steps done at its end", False),
     Column("epochs", "train_loss", "<f8", "nats", "mean training loss over the epoch"),
@@ -78,9 +82,13 @@ COLUMNS = [
     Column("closing", "loss", "<f8", "nats", "loss of the vertex's model on all closing samples"),
     Column("closing", "mean_accuracy", "<f8", "1", "accuracy of the mean model", False),
     Column("closing", "mean_accuracy_recalibrated", "<f8", "1", "the same, batch norm recalibrated, or NaN", False),
+    Column("closing", "consensus_distance", "<f8", "1", "Frobenius norm of X - x_bar, divided by sqrt(n), behind the last step", False),
+    Column("closing", "mass", "<f8", "1", "push-sum weight that the vertices hold at the end, divided by n: 1 where none was lost; else NaN", False),
     Column("closing", "best_epoch", "<i8", "1", "epoch of the best model, from 1", False),
     Column("closing", "samples", "<i8", "1", "samples of the closing evaluation", False),
     Column("closing", "split", "S16", "text", "the part of the data that was evaluated", False),
+    Column("ages", "age", "<i8", "1", f"age of a row when it was mixed, in own steps; {AGES - 1}: that or older", False),
+    Column("ages", "rows", "<i8", "1", "rows of that age that the vertex mixed"),
 ]
 INDEX = [("steps", "step"), ("epochs", "epoch")]  # all ranks agree in these
 
@@ -139,6 +147,11 @@ class RankLog:
         self._rows["closing"] = 0
         self._append("closing", 1, values)
 
+    def ages(self, rows):
+        """Write the histogram of the ages of rows mixed so far, (AGES, m), in the place of the one before."""
+        self._rows["ages"] = 0
+        self._append("ages", AGES, {"age": np.arange(AGES), "rows": rows})
+
     def restore(self, rows):
         """Append the rows that runread.rows gave: {group: {column: values}}."""
         for group, values in rows.items():
@@ -157,7 +170,7 @@ class RankLog:
         if not wait and self._behind and not self._behind.done():
             return
         self._settle()
-        self._valid[:4] = list(self._rows.values())
+        self._valid[:4] = list(self._rows.values())[:4]
         if not wait:
             self._thread = self._thread or ThreadPoolExecutor(1)
             self._behind = self._thread.submit(self._make_last)

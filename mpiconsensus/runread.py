@@ -83,7 +83,8 @@ class Run:
     """Read access to one run: a run directory or a run.h5; log/ is assembled where run.h5 is missing or stale.
 
     Attributes: `config` (dict), `facts` (dict), `graph` (dict), `data` (dict), `vertices` (n,), `rank_of_vertex` (n,),
-    `closing` (dict, empty without a closing evaluation), `complete` (bool), `step` (steps in the log), `path`.
+    `closing` (dict, empty without a closing evaluation), `ages` ((AGES, n) rows mixed at each age, None in logs of earlier
+    versions), `complete` (bool), `step` (steps in the log), `path`.
     """
 
     def __init__(self, path):
@@ -101,6 +102,7 @@ class Run:
             self.graph["triplets"] = tuple(file[f"graph/W_triplets/{k}"][:] for k in ("rows", "columns", "weights"))
         data = file.get("data")
         self.data = {} if data is None else {**data.attrs, **{k: data[k][:] for k in data}}
+        self.ages = file["ages/rows"][:] if "ages" in file else None
         self.closing = {k: plain(v[()]) for k, v in file.get("closing", {}).items()}
 
     def steps(self, name, last=0):
@@ -127,7 +129,7 @@ class Run:
 
     def _column(self, group, name, last=0):
         if name not in self._file[group]:
-            known = [c.name for c in runlog.columns(group)]
+            known = [c.name for c in runlog.columns(group) if c.name in self._file[group]]
             hint = did_you_mean(name, known)
             raise UserError(f"{group} has no column {name!r}; it has {', '.join(known)}.{hint}")
         return self._file[group][name][-last:]

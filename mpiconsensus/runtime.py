@@ -99,6 +99,10 @@ class World:
         if self.comm:
             self.comm.Barrier()
 
+    def arrive(self):
+        """Return a function that says, again and again, whether all ranks have called `arrive`; collective in the end."""
+        return self.comm.Ibarrier().Test if self.comm else lambda: True
+
     def gather_rows(self, local, counts):
         """Return on rank 0 the float64 (sum of counts, c) rows of all ranks in rank order; None elsewhere.
 

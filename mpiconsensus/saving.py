@@ -33,13 +33,13 @@ def save(session, directory):
     if world.rank == 0:
         wiring = {**trainer.wiring._asdict(), "changing": trainer.wiring.changing is not None}
         common = {"wiring": wiring, "mean": session.best["mean"] if session.best else None}
-        content = _content(session)
+        content = facts(session, trainer.stepper.drift)
     checkpoint.write(directory, world, trainer.k, vertices, common, content)
 
 
-def _content(session):
-    trainer, now = session.trainer, time.perf_counter()
-    drift, best = trainer.stepper.drift, session.best
+def facts(session, drift=None):
+    """Return what the manifest of a checkpoint tells of the session."""
+    trainer, now, best = session.trainer, time.perf_counter(), session.best
     return dict(
         mpiconsensus=__version__, written=datetime.now(UTC).isoformat(timespec="seconds"), ranks=session.world.size,
         epochs=session.epoch, steps_per_epoch=trainer.steps_per_epoch, elapsed_s=now - session.started,

@@ -100,22 +100,30 @@ class Trainer:
         flat = training.arithmetic == "flat"
         states = len(optim.state_names(training.optimizer, training.momentum)) if mixed_state else 0
         d = row_length(layout, states)
-        self.exchange = self.world.agree(
-            open_exchange, job.transport.name, self.world, self.placement, d, layout.dtype, self.device, self.algorithm.depth
-        )  # fmt: skip
-        self.block = Block(layout, modules, self.exchange.storage())
-        self.exchange.bind(self.block)
+        self._open_block(layout, modules, d)
         self.reduction = Reduction(self.world, self.placement, job.transport.reduction)
         make = optim.FlatOptimizer if flat else optim.TorchOptimizers.make
         self.optimizers = make(
             self.block, training.optimizer, momentum=training.momentum, weight_decay=training.weight_decay, mixed=mixed_state
         )
+        self._make_steps()
+        self.concurrency = open_concurrency(self)
+
+    def _open_block(self, layout, modules, d):
+        """Open the transport of rows of d elements and make the Block in its memory."""
+        self.exchange = self.world.agree(
+            open_exchange, self.job.transport.name, self.world, self.placement, d, layout.dtype, self.device, self.algorithm.depth
+        )  # fmt: skip
+        self.block = Block(layout, modules, self.exchange.storage())
+        self.exchange.bind(self.block)
+
+    def _make_steps(self):
+        job = self.job
         self.stepper = Stepper(
             self.algorithm, job.algorithm.order, self.exchange, self.reduction, self.block, self.placement,
-            optimizers=self.optimizers, momentum_policy=training.momentum_policy,
+            optimizers=self.optimizers, momentum_policy=job.training.momentum_policy,
             on_mixed=self._restart_buffers if job.model.buffers == "reset" else None,
         )  # fmt: skip
-        self.concurrency = open_concurrency(self)
 
     def _modules(self):
         job = self.job
@@ -142,6 +150,15 @@ class Trainer:
     @property
     def k(self):
         return self.stepper.k
+
+    @property
+    def transport(self):
+        """What a reader is told moves the rows."""
+        return self.exchange.title
+
+    def mean_row(self):
+        """Return the average of all vertices' rows, (d,); overwritten by the next call; collective."""
+        return self.reduction.mean([self.block.x(i) for i in range(self.block.m)])
 
     def step(self):
         """Take one step; return (losses, io_s, compute_s), each (m,) float64; a vertex that does not train has loss NaN."""
@@ -222,28 +239,30 @@ class Trainer:
 
     def state_dict(self):
         """Return everything that a synchronous run continues from, keyed by hosted vertex."""
-        vertices = {}
-        for i, vertex in enumerate(self.hosted):
-            vertices[vertex] = {
-                "row": self.block.x(i).clone(),
-                "buffers": {name: b.clone() for name, b in self.block.modules[i].named_buffers()},
-                "optimizer": self.optimizers.state_dict(i),
-                "batches_drawn": self.batches_drawn[i],
-                "sample_bytes": [int(self.samples.sent[i]), int(self.samples.wire[i])],
-            }
-        return {**self.stepper.state_dict(), "vertices": vertices}
+        return {**self.stepper.state_dict(), "vertices": {vertex: self._state(i) for i, vertex in enumerate(self.hosted)}}
+
+    def _state(self, i):
+        return {
+            "row": self.block.x(i).clone(),
+            "buffers": {name: b.clone() for name, b in self.block.modules[i].named_buffers()},
+            "optimizer": self.optimizers.state_dict(i),
+            "batches_drawn": self.batches_drawn[i],
+            "sample_bytes": [int(self.samples.sent[i]), int(self.samples.wire[i])],
+        }
 
     def load_state_dict(self, state):
         """Continue from a state_dict, on any placement that hosts the vertices it is given."""
         for i, vertex in enumerate(self.hosted):
-            mine = state["vertices"][vertex]
-            self.block.x(i).copy_(mine["row"])
-            for name, buffer in self.block.modules[i].named_buffers():
-                buffer.copy_(mine["buffers"][name])
-            self.optimizers.load_state_dict(i, mine["optimizer"])
-            self.batches_drawn[i] = mine["batches_drawn"]
-            self.samples.sent[i], self.samples.wire[i] = mine.get("sample_bytes", (0, 0))  # older checkpoints have none
+            self._load_state(i, state["vertices"][vertex])
         self.stepper.load_state_dict(state)
+
+    def _load_state(self, i, state):
+        self.block.x(i).copy_(state["row"])
+        for name, buffer in self.block.modules[i].named_buffers():
+            buffer.copy_(state["buffers"][name])
+        self.optimizers.load_state_dict(i, state["optimizer"])
+        self.batches_drawn[i] = state["batches_drawn"]
+        self.samples.sent[i], self.samples.wire[i] = state.get("sample_bytes", (0, 0))  # older checkpoints have none
 
     def close(self):
         """Free the transport and the files; collective. The modules keep their values."""

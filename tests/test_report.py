@@ -37,7 +37,7 @@ def make(run_dir, accuracy, closing=None, ended=True, losses=None):
         log.network(**zeros | figures | {"samples_per_s": 1234.4, "seconds": 2.5})
     if closing:
         log.closing(accuracy=closing, loss=[0.25, 0.5, 0.75, 1.0][:n], mean_accuracy=0.875, best_epoch=2,
-                    mean_accuracy_recalibrated=NAN, samples=360, split="test")  # fmt: skip
+                    mean_accuracy_recalibrated=NAN, consensus_distance=0.5, mass=NAN, samples=360, split="test")  # fmt: skip
     log.close(ended)
     return Run(run_dir)
 

@@ -12,7 +12,7 @@ import pytest
 from mpiconsensus import description, merging, runlog
 from mpiconsensus.errors import TrainingError, UserError
 from mpiconsensus.merging import assemble
-from mpiconsensus.runlog import COLUMNS, RankLog, columns
+from mpiconsensus.runlog import AGES, COLUMNS, RankLog, columns
 from mpiconsensus.runread import Run
 
 TOML = '[training]\nlr = 0.05\n[model]\nhidden = [64, 32]\n'
@@ -69,7 +69,7 @@ def write_rank(run_dir, rank, vertices, steps, epochs, n, closing=True):
 def expect(run, steps, epochs, vertices):
     readers = {"steps": (run.steps, steps), "epochs": (run.epochs, epochs), "network": (run.network, epochs)}
     for column in COLUMNS:
-        if column.group != "closing":
+        if column.group in readers:
             read, rows = readers[column.group]
             np.testing.assert_array_equal(read(column.name), block(column, range(rows), vertices), str(column))
 
@@ -86,6 +86,34 @@ def test_uneven_ranks_become_one_file_with_columns_in_vertex_order(tmp_path):
         assert run.closing["accuracy"].tolist() == [accuracy * 1e6 + v + 0.5 for v in range(6)]
         assert run.closing["split"] == "test"
         assert isinstance(run.closing["best_epoch"], int)
+
+
+def test_the_ages_of_rows_are_a_histogram_a_vertex(tmp_path):
+    counts = {rank: np.arange(2 * AGES).reshape(AGES, 2) + 1000 * rank for rank in range(2)}
+    for rank, vertices in enumerate(([3, 0], [1, 2])):
+        with RankLog(tmp_path / "log" / f"rank-{rank:04d}.h5", rank, vertices, network=rank == 0) as log:
+            if rank == 0:
+                log.describe(TOML, FACTS, graph(4))
+            log.ages(np.zeros((AGES, 2), int))
+            log.ages(counts[rank])
+    with Run(tmp_path) as run:
+        columns = [counts[0][:, 1], counts[1][:, 0], counts[1][:, 1], counts[0][:, 0]]
+        np.testing.assert_array_equal(run.ages, np.stack(columns, axis=1))
+
+
+def test_logs_of_earlier_versions_lack_columns(tmp_path, monkeypatch):
+    lacking = ("age_mean", "age_max", "ended_s", "consensus_distance", "mass")
+    with monkeypatch.context() as before:
+        before.setattr(runlog, "COLUMNS", [c for c in COLUMNS if c.name not in lacking and c.group != "ages"])
+        before.setattr(runlog, "ROOM", {name: room for name, room in runlog.ROOM.items() if name != "ages"})
+        with RankLog(tmp_path / "log" / "rank-0000.h5", 0, [0, 1], network=True) as log:
+            log.describe(TOML, FACTS, graph(2))
+            log.steps(step=np.arange(3), loss=0.5, lr=0.1, compute_s=0.0, wait_s=0.0, mix_s=0.0, hidden_s=0.0, io_s=0.0, bytes_sent=7)
+    with Run(tmp_path) as run:
+        assert run.steps("bytes_sent").tolist() == [[7, 7]] * 3
+        assert run.ages is None
+        with pytest.raises(UserError, match="no column 'age_max'"):
+            run.steps("age_max")
 
 
 def test_the_description_is_read_back(tmp_path):

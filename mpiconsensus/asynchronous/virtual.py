@@ -7,26 +7,12 @@ gradients of all vertices that are computing at some moment may be taken in one 
 """
 
 import heapq
-from typing import NamedTuple
 
+from mpiconsensus.asynchronous.engine import Step
 from mpiconsensus.errors import TrainingError
 from mpiconsensus.transport.mailbox.virtual import nanoseconds
 
 COMPUTED, MIXES, BEGINS = range(3)
-
-
-class Step(NamedTuple):
-    """A step of hosted vertex i, done: number t, ages of the rows mixed, modelled seconds. ended_s: when, on the modelled clock."""
-
-    i: int
-    t: int
-    loss: float
-    io_s: float
-    compute_s: float
-    wait_s: float
-    mix_s: float
-    ages: list
-    ended_s: float
 
 
 class VirtualEngine:

@@ -5,6 +5,7 @@ import gc
 import click
 
 from mpiconsensus import config, signals
+from mpiconsensus.errors import UserError
 from mpiconsensus.runtime import World
 
 
@@ -14,8 +15,9 @@ from mpiconsensus.runtime import World
 @click.option("--placement", metavar="NAME", help="Which rank hosts which vertex: short for --set placement.map=NAME.")
 @click.option("--out", metavar="DIR", help="The run directory, which must not exist; default: a numbered one in log.directory.")
 @click.option("--resume", "run", metavar="RUN|auto", help="Go on with the run of this directory, with its own job where none is given; auto: with the run in --out or log.name, and start it where there is none.")
+@click.option("--virtual-clock", "virtual", is_flag=True, help="Run an asynchronous algorithm by modelled time, hundreds to thousands of vertices in one process (table [hetero]).")
 @click.option("--dry-run", is_flag=True, help="Print the resolved job and what it costs; train nothing.")
-def train(job, overrides, placement, out, run, dry_run):
+def train(job, overrides, placement, out, run, virtual, dry_run):
     """Train one replica a vertex as the TOML file JOB says; without it, with every default.
 
     Under mpirun the vertices are spread over the ranks; in one process they all live here.
@@ -39,6 +41,7 @@ def train(job, overrides, placement, out, run, dry_run):
             if world.rank == 0:
                 click.echo(f"{start.directory} is finished: `mpiconsensus report {start.directory}`.")
             return
+    kind = world.agree(_kind, settings, world, virtual)
     from mpiconsensus.data.source import open_source
     from mpiconsensus.placement import place
     from mpiconsensus.wiring import wire
@@ -58,4 +61,28 @@ def train(job, overrides, placement, out, run, dry_run):
 
     gc.freeze()
     gc.enable()
-    runs.train(settings, world, wiring, source, threads, out, placed, start, told)
+    runs.train(settings, world, wiring, source, threads, out, placed, start, told, _session(kind))
+
+
+def _kind(job, world, virtual):
+    """Return "synchronous", "asynchronous" or "virtual"; UserError where a run cannot go by modelled time."""
+    from mpiconsensus.algorithms import REGISTRY
+
+    asynchronous = REGISTRY[job.algorithm.name].asynchronous
+    if not virtual:
+        return "asynchronous" if asynchronous else "synchronous"
+    if not asynchronous:
+        names = ", ".join(name for name, cls in REGISTRY.items() if cls.asynchronous)
+        raise UserError(f"--virtual-clock is for asynchronous algorithms ({names}), this job has {job.algorithm.name}; leave it away.")
+    if world.size > 1:
+        raise UserError(f"--virtual-clock hosts all vertices in one process, {world.size} ranks were started; start one, without mpirun.")
+    return "virtual"
+
+
+def _session(kind):
+    """Return the class of the session of a run, None for the synchronous one."""
+    if kind == "synchronous":
+        return None
+    from mpiconsensus.asynchronous import session
+
+    return session.VirtualSession if kind == "virtual" else session.AsyncSession

@@ -28,7 +28,7 @@ class Letter(NamedTuple):
 
 
 class Mailbox(ABC):
-    """Rows of all vertices, published by the ranks that host them. Making and closing one is collective; nothing else is.
+    """Rows of all vertices, published by the ranks that host them. Making and closing one is collective; nothing else is, but `lower_flags`.
 
     Rows: a block.Rows or Block over `storage()`; its current row of hosted vertex i is where the vertex works.
     readers: {vertex: vertices that read it}. bytes_sent: (m,) bytes that the hosted vertices published, once for each
@@ -94,7 +94,11 @@ class Mailbox(ABC):
 
     @abstractmethod
     def raise_flag(self, bits):
-        """Set these bits of the one word that all ranks share; they stay."""
+        """Set these bits of the one word that all ranks share; they stay until all lower them."""
+
+    @abstractmethod
+    def lower_flags(self, bits):
+        """Clear these bits everywhere; collective: no rank raises one while another is in here."""
 
     @abstractmethod
     def flags(self):

@@ -24,5 +24,8 @@ class InProcess(Board):
     def raise_flag(self, bits):
         self._flags |= bits
 
+    def lower_flags(self, bits):
+        self._flags &= ~bits
+
     def flags(self):
         return self._flags

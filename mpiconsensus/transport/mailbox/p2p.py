@@ -136,6 +136,16 @@ class P2P(Board):
                 self._start(self.comm.Issend([word, 1, mpi().INT64_T], rank, FLAGS_TAG), lambda word=word: None, True)
         self._move()
 
+    def lower_flags(self, bits):
+        # A flag that is under way would come back: every send is through ahead of the last rank's arrival.
+        while any(self._is_send):
+            self._move()
+        all_here = self.world.arrive()
+        while not all_here():
+            self._move()
+        self._flags &= ~bits
+        self.world.barrier()
+
     def flags(self):
         self._look()
         return self._flags

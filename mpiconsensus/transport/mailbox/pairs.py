@@ -10,6 +10,7 @@ import threading
 from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_UN, lockf
 
+import numpy as np
 import torch
 
 from mpiconsensus.errors import TrainingError
@@ -21,12 +22,15 @@ from mpiconsensus.transport.mailbox.words import Words
 class Pairs:
     """A row (d,) a vertex, readable and writable by all ranks under its lock; collective to make and to close.
 
+    bytes_sent: (m,) of the pairs that the hosted vertices have asked for, the first named: a row there and one back.
+
     In a node rows are live tensors in shared memory and locks are those of a file, which the kernel takes back from a process
     that dies; between nodes see words.Words: rows are copies, written back behind the block, but for one's own.
     """
 
     def __init__(self, world, placement, d, dtype):
-        self.placement = placement
+        self.placement, self.row_bytes = placement, d * dtype.itemsize
+        self.bytes_sent = np.zeros(len(placement.hosted), np.int64)
         self._turn = threading.Lock()
         if world.comm is None:
             self._rows = OneProcess(world, placement, d, dtype)
@@ -53,6 +57,8 @@ class Pairs:
                 taken = dict(zip(ordered, self._rows.take(ordered), strict=True))
                 yield tuple(taken[vertex] for vertex in vertices)
                 self._rows.give(ordered, [taken[vertex] for vertex in ordered])
+                if len(vertices) == 2:
+                    self.bytes_sent[self.placement.index[vertices[0]]] += 2 * self.row_bytes
             finally:
                 for vertex in held:
                     self._rows.unlock(vertex)

@@ -167,6 +167,17 @@ class Rma(Board):
             before[0] = self._word[0]
         self._flags |= int(after[0])
 
+    def lower_flags(self, bits):
+        if self._asked:
+            self._asked.Wait()
+            self._asked = None
+        self.world.barrier()
+        if self.world.rank == 0:
+            self._memory[FLAGS_AT : FLAGS_AT + 8].cast("q")[0] &= ~bits
+            self._sync()
+        self._flags &= ~bits
+        self.world.barrier()
+
     def flags(self):
         self.serve()
         # Bits only come: a word that is read while it changes has those of before, and no answer is waited for.

@@ -88,6 +88,14 @@ class Shared(Board):
         if self.far:
             self.far.raise_flag(bits)
 
+    def lower_flags(self, bits):
+        self.world.barrier()
+        self._flags[self.world.rank][0] &= ~bits
+        self._sync()
+        if self.far:
+            self.far.lower_flags(bits)
+        self.world.barrier()
+
     def flags(self):
         found = self.far.flags() if self.far else 0
         for word in self._flags.values():

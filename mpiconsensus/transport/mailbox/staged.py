@@ -73,6 +73,9 @@ class Staged(Mailbox):
     def raise_flag(self, bits):
         self.inner.raise_flag(bits)
 
+    def lower_flags(self, bits):
+        self.inner.lower_flags(bits)
+
     def flags(self):
         return self.inner.flags()
 

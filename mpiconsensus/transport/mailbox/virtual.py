@@ -127,6 +127,9 @@ class VirtualMailbox(Mailbox):
     def raise_flag(self, bits):
         self._flags |= bits
 
+    def lower_flags(self, bits):
+        self._flags &= ~bits
+
     def flags(self):
         return self._flags
 
@@ -179,7 +182,7 @@ class VirtualPairs:
         if len(vertices) == 2:
             there, back = (nanoseconds(self._delay(*ends, self.row_bytes)) for ends in (vertices, vertices[::-1]))
             self._spent += there + back
-            self.bytes_sent[list(vertices)] += self.row_bytes
+            self.bytes_sent[vertices[0]] += 2 * self.row_bytes
 
     def spent(self):
         """Return the nanoseconds that pairs took since the last call."""

@@ -1,0 +1,172 @@
+"""What an asynchronous algorithm exchanges through, opened for a trainer, and the engine that goes with it."""
+
+import torch
+
+from mpiconsensus.asynchronous.engine import Engine
+from mpiconsensus.hetero import Pace
+from mpiconsensus.transport.mailbox import open_mailbox
+from mpiconsensus.transport.mailbox.pairs import Pairs
+
+
+class Real:
+    """Mailboxes or pairs of rows between the ranks of a run. Opening, starting and closing are collective.
+
+    An algorithm says with `needs` what it exchanges through; where its rows are those of the block, the block lies there.
+    """
+
+    virtual = False
+
+    def open(self, trainer, d, dtype):
+        """Open the transport and return the storage of the block."""
+        needs, world, placed = trainer.algorithm.needs(d, dtype), trainer.world, trainer.placement
+        name, readers = trainer.job.transport.name, trainer.algorithm.readers
+        self.in_block = needs.in_block
+        if needs.kind == "pairs":
+            # flags and the clock are those of a mailbox of nothing else
+            self.mailbox = world.agree(open_mailbox, name, world, placed, 1, torch.float64)
+            self.transport = Pairs(world, placed, needs.d, needs.dtype)
+        else:
+            self.transport = self.mailbox = world.agree(open_mailbox, name, world, placed, needs.d, needs.dtype, trainer.device, readers)
+        return self.mailbox.storage() if self.in_block else _storage(trainer, d, dtype)
+
+    def start(self, trainer, states):
+        """Publish the first rows, or those of `states` {index: state of the algorithm}, where a run is gone on with."""
+        if self.in_block:
+            self.transport.bind(trainer.block)
+        trainer.algorithm.open(self.transport, trainer.block, trainer.placement)
+        for i, state in states.items():
+            trainer.algorithm.load_state_dict(i, state)
+        trainer.world.barrier()
+
+    def engine(self, trainer, on_step, beat, through):
+        """Return what takes the hosted vertices through their steps, see engine.Engine."""
+        pace = Pace(trainer.job.hetero, trainer.placement.n, trainer.job.training.seed)
+        return Engine(trainer, self, pace, on_step, beat, through)
+
+    @property
+    def title(self):
+        return self.mailbox.title
+
+    @property
+    def bytes_sent(self):
+        return self.transport.bytes_sent
+
+    def now(self):
+        return self.mailbox.now()
+
+    def wait(self, wanted, seconds):
+        return self.mailbox.wait(wanted, seconds)
+
+    def raise_flag(self, bits):
+        self.mailbox.raise_flag(bits)
+
+    def lower_flags(self, bits):
+        self.mailbox.lower_flags(bits)
+
+    def flags(self):
+        return self.mailbox.flags()
+
+    def everyone(self, trainer):
+        """Return the newest parameters of all vertices as rank 0 reads them, without asking; None where they cannot be read so."""
+        if not self.in_block:
+            return None
+        rows = []
+        for vertex in range(trainer.placement.n):
+            letter = self.transport.peek(vertex, trainer.hosted[0])
+            if letter is None:
+                return None
+            rows.append(letter.row[: trainer.block.p].clone())
+            if not self.transport.intact([letter]):  # lapped while it was copied: a measurement, not a promise
+                rows[-1] = self.transport.peek(vertex, trainer.hosted[0]).row[: trainer.block.p].clone()
+        return rows
+
+    def close(self):
+        self.transport.close()
+        if self.mailbox is not self.transport:
+            self.mailbox.close()
+
+
+class Virtual:
+    """All vertices in this process, by modelled time; see virtual.VirtualEngine."""
+
+    virtual = True
+    title = "modelled (one process)"
+
+    def open(self, trainer, d, dtype):
+        from mpiconsensus.transport.mailbox.virtual import VirtualMailbox, VirtualPairs
+
+        job, needs = trainer.job, trainer.algorithm.needs(d, dtype)
+        self.pace = Pace(job.hetero, trainer.placement.n, job.training.seed)
+        words = trainer.world, trainer.placement, needs.d, needs.dtype, trainer.device
+        if needs.kind == "pairs":
+            self.transport = VirtualPairs(*words, delay=self.pace.delay)
+        else:
+            # clocks go to either end of an edge
+            readers = dict(enumerate(trainer.algorithm.adjacent))
+            self.transport = VirtualMailbox(*words, readers=readers, delay=self.pace.delay, seed=job.training.seed)
+        self.in_block = needs.in_block
+        return self.transport.storage() if needs.in_block else _storage(trainer, d, dtype)
+
+    def start(self, trainer, states):
+        if self.in_block:
+            self.transport.bind(trainer.block)
+        trainer.algorithm.open(self.transport, trainer.block, trainer.placement)
+
+    def engine(self, trainer, on_step, beat, through):
+        from mpiconsensus.asynchronous.virtual import VirtualEngine
+
+        def stepped(step):
+            trainer.t[step.i] = step.t + 1
+            on_step(step)
+            beat()
+
+        job = trainer.job
+        return VirtualEngine(
+            trainer.algorithm, self.transport, Learner(trainer), self.pace, trainer.total_steps, job.hetero.step_s, stepped, job.algorithm.ends
+        )  # fmt: skip
+
+    @property
+    def bytes_sent(self):
+        return self.transport.bytes_sent
+
+    def now(self):
+        return self.transport.virtual.now()
+
+    def raise_flag(self, bits):
+        pass
+
+    def flags(self):
+        return 0
+
+    def everyone(self, trainer):
+        return [trainer.block.parameters(i) for i in range(trainer.block.m)]
+
+    def close(self):
+        pass
+
+
+class Learner:
+    """An AsyncTrainer as the virtual engine asks it: gradients of several vertices at once, updates one by one."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def gradients(self, pairs):
+        """Return [(loss, io_s, compute_s)] of [(i, t)]; where the model draws numbers, those of one step at a time."""
+        trainer, found = self.trainer, {}
+        groups = {}
+        for i, t in pairs:
+            groups.setdefault(t if trainer.stochastic else 0, []).append((i, t))
+        for group in groups.values():
+            indices = [i for i, _ in group]
+            found.update(zip(indices, trainer.concurrency.gradients(indices, group[0][1]), strict=True))
+        return [found[i] for i, _ in pairs]
+
+    def update(self, i, t):
+        self.trainer.t[i] = t
+        self.trainer.update(i)
+
+
+def _storage(trainer, d, dtype):
+    """Return the storage of a block whose rows nobody else reads: one buffer."""
+    return [torch.zeros((len(trainer.hosted), d), dtype=dtype, device=trainer.device)]
