@@ -4,6 +4,7 @@ The directory is the interface: job.toml (resolved), run.h5, log/, checkpoint/, 
 """
 
 import time
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -51,13 +52,15 @@ def train(job, world, wiring, source, threads, out=None, placement=None, start=N
         trainer.close()
         raise
     except (TrainingError, OSError) as error:
-        session.keep_log()
+        with suppress(TrainingError):  # a disk that refuses does so again
+            session.keep_log()
         what = str(error)
         if isinstance(error, OSError):
             what = f"the disk refuses what step {trainer.k} wrote: {error}; free space there."
         raise TrainingError(f"{what} The log up to here: `mpiconsensus report {directory}`.") from error
     except BaseException:
-        session.keep_log()
+        with suppress(TrainingError):
+            session.keep_log()
         raise
     trainer.close()
     return directory

@@ -48,7 +48,7 @@ def refuse_from(monkeypatch, call):
 
 def test_a_run_that_meets_a_full_quota_ends_with_one_line_and_a_log(tmp_path):
     words = ["train", "--set", "training.epochs=4000", "--set", "log.flush_s=0.05", "--set", "model.name=logistic", "--out", "run"]
-    done = run(sys.executable, "-c", QUOTA, 120_000, *words, cwd=tmp_path)
+    done = run(sys.executable, "-c", QUOTA, 400_000, *words, cwd=tmp_path)
     assert done.returncode == 3 and len(done.stderr.splitlines()) == 1, done.stderr
     assert "Disk quota exceeded" in done.stderr and "readable up to the last flush" in done.stderr and "report run" in done.stderr
     told = cli("report", "run", cwd=tmp_path)

@@ -133,6 +133,22 @@ def test_the_times_of_two_steps_by_hand(hidden, tmp_path):
     assert document["otherData"]["graph"] == "ring:2"
 
 
+def test_times_of_any_length_nest_exactly(tmp_path):
+    random, log = np.random.default_rng(4), []
+    for rank, hosted in enumerate(([0, 2, 5], [1, 3, 4])):
+        log.append(RankLog(tmp_path / "run" / "log" / f"rank-{rank:04d}.h5", rank, hosted, network=rank == 0))
+        if rank == 0:
+            graph = {"n": 6, "edges": [(0, 1)], "W": np.eye(6), "lambda2_modulus": 0.0, "spectral_gap": 1.0, "spec": "ring:6", "weights": "x"}
+            log[0].describe("", {}, graph)
+        zeros = {c.name: np.zeros((), c.dtype) for c in columns("steps")}
+        parts = {part: random.exponential(1e-3, (300, 3)) for part in trace.PARTS}
+        log[rank].steps(**zeros | parts | {"step": np.arange(300)})
+        log[rank].close(ended=False)
+    document, spans = written(tmp_path / "run", tmp_path / "t.json")
+    assert len(spans) > 300 * 2 * 9
+    valid(document)
+
+
 def test_steps_are_chosen_and_the_last_that_fit_are_drawn(hidden, tmp_path, monkeypatch):
     assert {e["args"]["step"] for e in written(hidden, tmp_path / "a.json", "1:1")[1]} == {1}
     assert {e["args"]["step"] for e in written(hidden, tmp_path / "b.json", ":0")[1]} == {0}

@@ -214,7 +214,8 @@ def test_a_terminal_shows_what_comes_and_ctrl_c_ends_it_well(going):
     seen = Terminal(going.folder, columns=40)
     assert "step 15 of 40" in seen.until("slowest rank")
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.text)
-    assert max(len(line.strip("\r")) for line in shown.split("\n")) == 40, "cut, not wrapped"
+    assert max(len(line.strip("\r")) for line in shown.split("\n")) == 40
+    assert next(line.strip("\r")[-1] for line in shown.split("\n") if line.startswith("slowest rank")) == "\u2026", "cut, not wrapped"
     going.steps(15, 5, 0.125)
     going.epoch(2, [0.5, 0.75, 1.0, 0.25], seconds=20.0, mean_accuracy=0.875)
     seen.until("20 s of training")
