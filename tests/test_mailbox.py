@@ -225,7 +225,8 @@ def test_no_row_is_torn_and_no_version_goes_back(ranks, name, nodes):
     told = json.loads(done.stdout)
     assert told["ranks"] == ranks and ("between nodes" in told["title"]) == (nodes > 1)
     # Not in vain: rows were read, older ones asked for, and some were overwritten in the reader's hands.
-    assert told["read"] > 200 and told["older"] > 20 and told["lapped"] > 0 and told["waited"] > 0
+    assert told["read"] > 200 and told["older"] > 20 and told["waited"] > 0
+    assert (told["lapped"] > 0) == (name != "p2p")  # a message comes into a buffer that nobody reads
 
 
 @needs_mpi

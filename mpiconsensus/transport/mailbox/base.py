@@ -72,7 +72,10 @@ class Mailbox(ABC):
 
     @abstractmethod
     def clock(self, vertex, reader):
-        """Return the newest clock of `vertex` that has arrived at hosted vertex `reader`; -2 where none has."""
+        """Return the newest clock of `vertex` that has arrived at hosted vertex `reader`; -2 where none has.
+
+        A peek behind it finds the row of this clock, or of a later one.
+        """
 
     @abstractmethod
     def peek(self, vertex, reader, at_most=None):

@@ -70,8 +70,9 @@ class Rma(Board):
         self.serve()
 
     def serve(self):
-        """Let MPI do what others ask of this rank, where it does so only when it is called."""
-        self.world.comm.Iprobe()
+        """Let MPI do what other nodes ask of this rank, where it does so only when it is called; it may yield the core."""
+        if self.world.nodes > 1:
+            self.world.comm.Iprobe()
 
     def clock(self, vertex, reader):
         return super().clock(vertex, reader) if vertex in self.heads else self._fetch(vertex, CLOCK)
