@@ -2,7 +2,7 @@
 
     python benchmarks/virtual.py [--vertices 1024] [--steps 100] [--algorithm bounded-staleness] [--graph regular:1024,4]
 
-Prints the seconds of the steps, what they make for 1,000 steps of each vertex, and the most memory. One vertex in eight has a
+Prints the seconds of the steps, of the clock and of the processor, what they make for 1,000 steps of each vertex, and the most memory. One vertex in eight has a
 quarter of the speed, a tenth of all gradients is slow, a row is under way for half a gradient.
 """
 
@@ -70,14 +70,14 @@ def main(vertices, steps, algorithm, graph, concurrency):
     method.open(transport, trainer.block, trainer.placement)
     losses = []
     engine = VirtualEngine(method, transport, learner, pace, steps, trainer.job.hetero.step_s, lambda step: losses.append(step.loss))
-    begun = time.perf_counter()
+    begun, cpu = time.perf_counter(), time.process_time()
     engine.run()
-    seconds = time.perf_counter() - begun
+    seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"{algorithm}, {vertices} vertices of {trainer.wiring.spec}, {steps} steps each, gradients {concurrency}: {begun - start:.1f} s to start")
-    print(f"{seconds:.1f} s, {1e6 * seconds / (vertices * steps):.0f} us a step of a vertex, in {learner.calls} calls for gradients; {most:.2f} GB")
+    print(f"{seconds:.1f} s ({cpu:.1f} s of the processor), {1e6 * cpu / (vertices * steps):.0f} us a step of a vertex, in {learner.calls} calls for gradients; {most:.2f} GB")
     print(f"modelled time {transport.virtual.now():.1f} s; mean loss of the first and last hundredth {head(losses):.3f} {head(losses[::-1]):.3f}")
-    print(f"1,000 steps of each: {seconds * 1000 / steps:.0f} s")
+    print(f"1,000 steps of each: {seconds * 1000 / steps:.0f} s ({cpu * 1000 / steps:.0f} s of the processor)")
 
 
 def head(losses):

@@ -1,8 +1,10 @@
 """Every job of jobs/: it loads, its graph and its model build, its head says where the data come from; the thesis's numbers."""
 
+import itertools
 import math
 import re
 import shlex
+import tomllib
 
 import pytest
 from conftest import ROOT
@@ -101,3 +103,22 @@ def test_expander50_has_fifty_vertices_of_degree_4():
     job = config.load(ROOT / "jobs" / "expander50.toml")
     degrees = dict(topology.build(job.topology.graph, job.topology.seed).degree())
     assert sorted(degrees) == list(range(50)) and set(degrees.values()) == {4}
+
+
+def runs(path):
+    """Return the jobs of a sweep file: the product of its grid, times its runs."""
+    sweep = tomllib.loads(path.read_text())
+    grid = [dict(zip(sweep["grid"], values)) for values in itertools.product(*sweep["grid"].values())]
+    entries = [{key: value for key, value in run.items() if key != "label"} for run in sweep.get("run", [{}])]
+    return [config.Job({key: config.check(config.find(key), v) for key, v in {**sweep["set"], **a, **b}.items()}) for a in grid for b in entries]
+
+
+def test_the_sweeps_are_what_the_page_on_asynchrony_says():
+    found = [(j.algorithm.staleness, j.hetero.speed if j.hetero.speed == 1 else tuple(j.hetero.speed)) for j in runs(ROOT / "jobs" / "bounded_staleness.toml")]
+    assert len(set(found)) == 21 and {bound for bound, _ in found} == {0, 1, 2, 4, 8, 16, math.inf}
+    assert {0 if speed == 1 else speed.count(0.25) for _, speed in found} == {0, 1, 3}
+    assert all(j.hetero.slowdown_probability and j.algorithm.name == "bounded-staleness" for j in runs(ROOT / "jobs" / "bounded_staleness.toml"))
+    averaged = [(j.algorithm.name, j.algorithm.tau, j.algorithm.tau_growth) for j in runs(ROOT / "jobs" / "periodic_averaging.toml")]
+    taus = [1, 2, 4, 8, 16, 32]
+    expected = [("local-sgd", tau, growth) for tau in taus for growth in (0, tau)] + [("one-shot", 8, 0)]
+    assert sorted(averaged) == sorted(3 * expected)
