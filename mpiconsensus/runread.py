@@ -25,6 +25,12 @@ def rows(run_dir, world, vertices, counts):
     return world.agree(_rows, whose, run_dir, list(vertices), counts, world.rank == 0)
 
 
+def own_rows(path, first, last):
+    """Return {column: rows first to last - 1} of the steps in a rank's own file, flushed before; local."""
+    with open_log(path) as file:
+        return {column.name: file["steps"][column.name][first:last] for column in runlog.columns("steps")}
+
+
 def _whose(run_dir):
     """Return {name of a rank's file: its vertices}, rank 0's first."""
     whose = {}

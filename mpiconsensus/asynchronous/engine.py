@@ -30,13 +30,13 @@ class Step(NamedTuple):
 class Engine:
     """Takes the hosted vertices of an AsyncTrainer through their steps.
 
-    pace: hetero.Pace; on_step(Step) is called behind each step; beat() between them, and returns whether to stop:
+    pace: hetero.Pace; least_s: seconds that a gradient at speed 1 takes at least; on_step(Step) is called behind each step; beat() between them, and returns whether to stop:
     vertices then stand ahead of a gradient or are held. closing(): whether vertices take no further step.
     """
 
-    def __init__(self, trainer, postal, pace, on_step, beat, closing):
+    def __init__(self, trainer, postal, pace, on_step, beat, closing, least_s=0.0):
         self.trainer, self.algorithm, self.postal = trainer, trainer.algorithm, postal
-        self.pace, self.on_step, self.beat, self.closing = pace, on_step, beat, closing
+        self.pace, self.on_step, self.beat, self.closing, self.least_s = pace, on_step, beat, closing, least_s
         m = len(trainer.hosted)
         self.phase = [HELD if held else TRAINS for held in trainer.held]
         self._begun, self._due, self._held_since = [0.0] * m, [0.0] * m, [postal.now()] * m
@@ -71,7 +71,7 @@ class Engine:
         self._begun[i] = self.postal.now()
         self.algorithm.begin(i, t)
         loss, io_s, compute_s = self.trainer.gradient(i)
-        took = self.postal.now() - self._begun[i]
+        took = max(self.postal.now() - self._begun[i], self.least_s)
         self._due[i] = self._begun[i] + self.pace.seconds(self.trainer.hosted[i], t, took)
         self._figures[i] = loss, io_s, compute_s
         self.phase[i] = RESTS

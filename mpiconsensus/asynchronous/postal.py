@@ -20,6 +20,7 @@ class Real:
         """Open the transport and return the storage of the block."""
         needs, world, placed = trainer.algorithm.needs(d, dtype), trainer.world, trainer.placement
         name, readers = trainer.job.transport.name, trainer.algorithm.readers
+        self.pace = Pace(trainer.job.hetero, placed.n, trainer.job.training.seed)
         self.in_block = needs.in_block
         if needs.kind == "pairs":
             # flags and the clock are those of a mailbox of nothing else
@@ -40,8 +41,7 @@ class Real:
 
     def engine(self, trainer, on_step, beat, through):
         """Return what takes the hosted vertices through their steps, see engine.Engine."""
-        pace = Pace(trainer.job.hetero, trainer.placement.n, trainer.job.training.seed)
-        return Engine(trainer, self, pace, on_step, beat, through)
+        return Engine(trainer, self, self.pace, on_step, beat, through, trainer.job.hetero.least_step_s)
 
     @property
     def title(self):

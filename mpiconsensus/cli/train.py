@@ -15,7 +15,7 @@ from mpiconsensus.runtime import World
 @click.option("--placement", metavar="NAME", help="Which rank hosts which vertex: short for --set placement.map=NAME.")
 @click.option("--out", metavar="DIR", help="The run directory, which must not exist; default: a numbered one in log.directory.")
 @click.option("--resume", "run", metavar="RUN|auto", help="Go on with the run of this directory, with its own job where none is given; auto: with the run in --out or log.name, and start it where there is none.")
-@click.option("--virtual-clock", "virtual", is_flag=True, help="Run an asynchronous algorithm by modelled time, hundreds to thousands of vertices in one process (table [hetero]).")
+@click.option("--virtual-clock", "virtual", is_flag=True, help="Run an asynchronous algorithm by modelled time, hundreds to thousands of vertices in one process: short for --set hetero.clock=virtual.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved job and what it costs; train nothing.")
 def train(job, overrides, placement, out, run, virtual, dry_run):
     """Train one replica a vertex as the TOML file JOB says; without it, with every default.
@@ -29,6 +29,8 @@ def train(job, overrides, placement, out, run, virtual, dry_run):
     world = World.start()
     if placement is not None:
         overrides = (*overrides, f"placement.map={placement}")
+    if virtual:
+        overrides = (*overrides, "hetero.clock=virtual")
     start = None
     if run is None or dry_run:
         settings = world.agree(config.load, job, overrides)
@@ -41,7 +43,7 @@ def train(job, overrides, placement, out, run, virtual, dry_run):
             if world.rank == 0:
                 click.echo(f"{start.directory} is finished: `mpiconsensus report {start.directory}`.")
             return
-    kind = world.agree(_kind, settings, world, virtual)
+    kind = world.agree(_kind, settings, world)
     from mpiconsensus.data.source import open_source
     from mpiconsensus.placement import place
     from mpiconsensus.wiring import wire
@@ -64,18 +66,18 @@ def train(job, overrides, placement, out, run, virtual, dry_run):
     runs.train(settings, world, wiring, source, threads, out, placed, start, told, _session(kind))
 
 
-def _kind(job, world, virtual):
+def _kind(job, world):
     """Return "synchronous", "asynchronous" or "virtual"; UserError where a run cannot go by modelled time."""
     from mpiconsensus.algorithms import REGISTRY
 
     asynchronous = REGISTRY[job.algorithm.name].asynchronous
-    if not virtual:
+    if job.hetero.clock != "virtual":
         return "asynchronous" if asynchronous else "synchronous"
     if not asynchronous:
         names = ", ".join(name for name, cls in REGISTRY.items() if cls.asynchronous)
-        raise UserError(f"--virtual-clock is for asynchronous algorithms ({names}), this job has {job.algorithm.name}; leave it away.")
+        raise UserError(f"hetero.clock = virtual is for asynchronous algorithms ({names}), this job has {job.algorithm.name}; leave it away.")
     if world.size > 1:
-        raise UserError(f"--virtual-clock hosts all vertices in one process, {world.size} ranks were started; start one, without mpirun.")
+        raise UserError(f"hetero.clock = virtual hosts all vertices in one process, {world.size} ranks were started; start one, without mpirun.")
     return "virtual"
 
 

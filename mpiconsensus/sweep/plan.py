@@ -75,11 +75,10 @@ def _parts(tables, path):
     fixed = _values(tables.get("set", {}), path, "set")
     grid = _grid(_values(tables.get("grid", {}), path, "grid", lists=True), path)
     entries = _entries(tables.get("run", []), path)
-    varying = [*grid, *dict.fromkeys(key for values, _ in entries for key in values)]
-    for place, keys in (("[set]", fixed), ("[grid]", grid)):
-        for key in keys:
-            if varying.count(key) > (place == "[grid]"):
-                raise UserError(f"{path}: {key} stands in {place} and varies elsewhere; write it once.")
+    for key in grid:
+        elsewhere = "[set]" if key in fixed else "a [[run]]" if any(key in values for values, _ in entries) else ""
+        if elsewhere:
+            raise UserError(f"{path}: {key} stands in [grid] and in {elsewhere}; write it once.")
     return base, fixed, grid, entries
 
 
