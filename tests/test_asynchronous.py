@@ -245,6 +245,18 @@ def test_async_gossip_keeps_the_mean_over_ten_thousand_exchanges_under_delay_and
     assert np.abs(all_rows(run)[0] - start[:-1] / 6).max() < 1e-6
 
 
+def test_what_a_long_sum_rounds_away_stays_with_its_vertex():
+    run = Run(1, still, algorithm__name="async-gossip")
+    run.algorithm.sums.x(0)[:-1].fill_(2.0**30)
+    before, mass = run.algorithm.sums.x(0).clone(), run.algorithm.mass[0].clone()
+    run.algorithm.begin(0, 0)
+    run.algorithm.adapted(0, 0)
+    # Two thirds are sent, in units of 2^-22; the sum of what is kept and sent is rounded like a mass.
+    grown = run.algorithm.sums.x(0) - before
+    assert grown[-1] == 1 and 2.0**-25 < (grown - mass).abs().max() <= 2.0**-23
+    assert (run.algorithm.mass[0] + 2 / 3 * grown - mass).abs().max() <= 4 * EPS * max(1.0, float(mass.abs().max()))
+
+
 def test_async_gossip_moves_the_mean_by_its_gradients_alone():
     """A gradient counts w_i times in the sum of x: the mass changes by that and by nothing else."""
     run = Wells(200, algorithm__name="async-gossip", hetero__link_delay_s=1.5, hetero__slowdown_probability=0.2, training__precision="float32")
@@ -360,6 +372,7 @@ def test_a_state_continues_exactly_for_vertices_at_different_steps(name):
     for i in range(6):
         rest.block.x(i).copy_(whole.block.x(i))
         rest.algorithm.load_state_dict(i, states[i])
+    assert [rest.algorithm.state_dict(i).get("held") for i in range(6)] == [state.get("held") for state in states]
     walk(whole, behind), walk(rest, behind)
     assert np.array_equal(all_rows(whole), all_rows(rest))
     assert np.abs(all_rows(whole)).max() > 0.1
