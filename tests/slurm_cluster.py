@@ -80,7 +80,7 @@ class Cluster:
 
     def __init__(self, root, cpus=16):
         self.root, self.cpus, self.children, self.off = Path(root), cpus, {}, set()
-        self.environment = {"SLURM_CONF": str(self.root / "slurm.conf")}
+        self.environment = {"SLURM_CONF": str(self.root / "slurm.conf"), "TMPDIR": str(self.root / "tmp")}
 
     def __enter__(self):
         try:
@@ -113,9 +113,12 @@ class Cluster:
         self.call("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
 
     def start_node(self, node):
-        """Start a node: namespaces with a first process that collects orphans, as init does, and slurmd."""
+        """Start a node: namespaces with a first process that collects orphans, as init does, and slurmd.
+
+        Temporary files go when its power does: process numbers come again, and mpirun names its folders after them.
+        """
         inside = f"""
-            hostname {node} && mount -t tmpfs tmpfs /dev/shm && mount --bind {self.root}/hosts /etc/hosts
+            hostname {node} && mount -t tmpfs tmpfs /dev/shm && mount -t tmpfs tmpfs {self.root}/tmp && mount --bind {self.root}/hosts /etc/hosts
             slurmd -D -N {node} & wait
         """
         own = ["--uts", "--mount", "--mount-proc", "--pid", "--fork", "--kill-child"]
@@ -151,7 +154,7 @@ class Cluster:
         return "\n".join("".join(path.open(errors="replace").readlines()[-12:]) for path in sorted(self.root.glob("*.log")))
 
     def _configure(self):
-        for name in ("state", *NODES):
+        for name in ("state", "tmp", *NODES):
             (self.root / name).mkdir(parents=True)
         key = self.root / "munge.key"
         key.touch(0o600)

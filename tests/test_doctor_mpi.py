@@ -60,14 +60,14 @@ doctor.main(["--mpi"], standalone_mode=False)
 
 
 def examined(ranks, change=""):
-    return mpirun(ranks, "-c", RUN.format(change=change), timeout=90)
+    return mpirun(ranks, "-c", RUN.format(change=change), timeout=180)
 
 
 def test_between_ranks_it_measures_counts_and_recommends():
-    done = examined(3)
+    done = examined(2)
     assert done.returncode == 0, done.stderr
-    assert f"{2 * probe.COUNTS * 3} of {2 * probe.COUNTS * 3}" in done.stdout and "150 of 150" in done.stdout
-    assert done.stdout.count("one-sided operations between 3 ranks on 1 node(s)") == 1
+    assert f"{4 * probe.COUNTS} of {4 * probe.COUNTS}" in done.stdout and "100 of 100" in done.stdout
+    assert done.stdout.count("one-sided operations between 2 ranks on 1 node(s)") == 1
     assert "! take transport.name = auto: on one node" in done.stdout
     for name in probe.OPERATIONS:
         assert name in done.stdout
@@ -88,6 +88,6 @@ probe._count = lambda world, window: time.sleep(600) if world.rank == 1 else cou
 """
     start = time.monotonic()
     done = examined(2, change)
-    assert done.returncode == 1 and time.monotonic() - start < 60
+    assert done.returncode == 1 and time.monotonic() - start < 120
     (line,) = [line for line in done.stderr.splitlines() if "mpiconsensus:" in line]
     assert "MPI hangs: counting by atomic operations did not come to an end within 3 s" in line and "p2p" in line

@@ -55,7 +55,8 @@ def test_letters_are_the_last_two_publications(staged):
         assert before <= letter.stamp <= box.now()
         assert (letter.row == 100 + clock_).all() and len(letter.row) == D
     assert box.peek(1, 0, 9).clock == 9 and box.peek(1, 0, 8).clock == 4 and box.peek(1, 0, 3) is None
-    assert (box.peek(1, 0, 8).row == 104).all()
+    both = [box.peek(1, 0, 9), box.peek(1, 0, 8)]
+    assert box.intact(both) and [row.unique().tolist() for *_, row in both] == [[109.0], [104.0]]
     assert box.bytes_sent.tolist() == [0, 5 * 2 * D * 8, 0] and box.rows_wire == 0
     assert box.title.startswith("inprocess")
     box.close()
@@ -214,33 +215,35 @@ def test_a_round_refuses_what_is_a_mailbox_alone():
             transport.choose(name, world, Placement(8, 4, 0), 100, torch.float32)
 
 
-STRESS = [(4, "shared", 1), (4, "rma", 1), (4, "p2p", 1), (4, "shared", 2)]
+@pytest.fixture(scope="module")
+def stressed():
+    """What the stress of each mailbox told, by its title."""
+    done = mpirun(4, MPI / "mailbox_stress.py", "--seconds", 1.5, "--transport", "shared", "rma", "p2p", "shared:2")
+    assert done.returncode == 0, done.stderr
+    return {told["title"]: told for told in map(json.loads, done.stdout.splitlines())}
 
 
 @needs_mpi
-@pytest.mark.parametrize("ranks, name, nodes", STRESS)
-def test_no_row_is_torn_and_no_version_goes_back(ranks, name, nodes):
-    done = mpirun(ranks, MPI / "mailbox_stress.py", "--transport", name, "--nodes", nodes, "--seconds", 3, timeout=60)
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["ranks"] == ranks and ("between nodes" in told["title"]) == (nodes > 1)
-    # Not in vain: rows were read, older ones asked for, and some were overwritten in the reader's hands.
-    assert told["read"] > 200 and told["older"] > 20 and told["waited"] > 0
-    assert (told["lapped"] > 0) == (name != "p2p")  # a message comes into a buffer that nobody reads
+@pytest.mark.parametrize("title", ["shared", "rma", "p2p", "shared in a node, rma between nodes"])
+def test_no_row_is_torn_and_no_version_goes_back(stressed, title):
+    told = stressed[title]
+    # Not in vain: rows were read, older ones asked for, and some were overwritten in the reader's hands, but for messages,
+    # which come into a buffer that nobody reads.
+    assert told["ranks"] == 4 and told["read"] > 100 and told["older"] > 20 and told["waited"] > 0
+    assert (told["lapped"] > 0) == (title != "p2p")
 
 
 @needs_mpi
-@pytest.mark.parametrize("ranks, nodes", [(4, 1), (3, 2)])
-def test_pairs_lose_no_update_and_do_not_deadlock(ranks, nodes):
-    done = mpirun(ranks, MPI / "pairs_stress.py", 300, nodes, timeout=60)
+def test_pairs_lose_no_update_and_do_not_deadlock():
+    done = mpirun(3, MPI / "pairs_stress.py", 200, 1, 2)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["operations"] == 4 * 300 * ranks
+    assert [json.loads(line)["operations"] for line in done.stdout.splitlines()] == [4 * 200 * 3] * 2
 
 
 @needs_mpi
 @pytest.mark.parametrize("name", ["shared", "rma", "p2p"])
 def test_who_died_while_waited_for_is_named_within_a_second(name):
-    done = mpirun(3, MPI / "mailbox_death.py", name, timeout=60)
+    done = mpirun(2, MPI / "mailbox_death.py", name)
     assert done.returncode == 3 and "rank 1" in done.stderr and "died while others waited" in done.stderr
     found = re.findall(r"named after ([0-9.]+) s", done.stdout)
     assert found and min(map(float, found)) < 1
@@ -248,7 +251,7 @@ def test_who_died_while_waited_for_is_named_within_a_second(name):
 
 @needs_mpi
 def test_who_died_with_a_row_in_its_hands_is_named():
-    done = mpirun(3, MPI / "mailbox_death.py", "pairs", timeout=60)
+    done = mpirun(2, MPI / "mailbox_death.py", "pairs")
     assert done.returncode == 3 and "rank 1" in done.stderr and "died while it changed the row of vertex 1" in done.stderr
 
 

@@ -125,7 +125,7 @@ def test_a_job_submitted_from_a_rank_of_another_allocation_is_its_own(cluster, t
     """The job inherits what mpirun, a step and the allocation left: without care its ranks wait for others, and srun refuses memory."""
     words = ["sbatch", "--parsable", "--wait", "-N2", "--ntasks=2", "--mem=50", f"--output={tmp_path}/log", "slurm/ring4.sh", *JOB]
     inner = tmp_path / "inner.sh"
-    inner.write_text('[ "$OMPI_COMM_WORLD_RANK" = 0 ] || exec "$@" > job\n')
+    inner.write_text('[ "$OMPI_COMM_WORLD_RANK" = 0 ] || exec "$@" > /dev/null\n')
     mpirun = Path(sys.executable).parent / "mpirun"
     outer = [*("salloc", "-n2", "--ntasks-per-node=2", "--mem-per-cpu=10"), mpirun if mpirun.exists() else "mpirun", "-n", "2", "bash", inner]
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}

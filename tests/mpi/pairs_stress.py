@@ -1,6 +1,6 @@
-"""Move whole numbers between the rows of random pairs of vertices, from all ranks at once, on four graphs; argv: operations, nodes.
+"""Move whole numbers between the rows of random pairs of vertices, from all ranks at once, on four graphs; argv: operations, nodes ...
 
-    mpirun -n 5 python tests/mpi/pairs_stress.py 500 1
+    mpirun -n 5 python tests/mpi/pairs_stress.py 500 1 2
 
 Whatever is moved, the sums over the vertices stay what they were, exactly: a lost or torn update changes them.
 """
@@ -21,14 +21,10 @@ from mpiconsensus.runtime import World
 from mpiconsensus.topology import build, edges
 from mpiconsensus.transport.mailbox.pairs import Pairs
 
-count, nodes = int(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)
-world = World.start()
-if nodes > 1:
-    world = World(world.comm, world.comm.Split(world.rank % nodes))
+start = World.start()
 N, D = 7, 500
-placement = Placement(N, world.size, world.rank)
-chance = random.Random(world.rank)
+chance = random.Random(start.rank)
 
 
 def pause():
@@ -36,18 +32,17 @@ def pause():
         time.sleep(chance.random() * 2e-4)
 
 
-for graph in (f"ring:{N}", f"star:{N}", f"complete:{N}", f"path:{N}"):
+def stress(world, graph, count):
+    placement = Placement(N, world.size, world.rank)
     pairs = Pairs(world, placement, D, torch.float64)
     for i, v in enumerate(placement.hosted):
         with pairs.hold(v) as (row,):
             row.copy_(1000.0 * v + torch.arange(D))
             assert row.data_ptr() == pairs.rows(i).data_ptr()
     world.barrier()
-    links = edges(build(graph)).tolist()
+    links = [link for link in edges(build(graph)).tolist() if set(link) & set(placement.hosted)]
     for _ in range(count):
-        v, w = chance.choice([link for link in links if set(link) & set(placement.hosted)])
-        if chance.random() < 0.5:
-            v, w = w, v
+        v, w = chance.sample(chance.choice(links), 2)
         amount = chance.randrange(1, 1000)
         pause()
         with pairs.hold(v, w) as (row_v, row_w):
@@ -66,7 +61,13 @@ for graph in (f"ring:{N}", f"star:{N}", f"complete:{N}", f"path:{N}"):
     wanted = 1000.0 * N * (N - 1) / 2 + N * np.arange(D)
     assert (sums == wanted).all(), f"{graph}: the sums differ by up to {abs(sums - wanted).max()}"
     world.barrier()
-    row = row_v = row_w = None
     pairs.close()
-if world.rank == 0:
-    print(json.dumps({"operations": 4 * count * world.size}))
+
+
+count = int(sys.argv[1])
+for nodes in map(int, sys.argv[2:]):
+    world = World(start.comm, start.comm.Split(start.rank % nodes)) if nodes > 1 else start
+    for graph in (f"ring:{N}", f"star:{N}", f"complete:{N}", f"path:{N}"):
+        stress(world, graph, count)
+    if world.rank == 0:
+        print(json.dumps({"operations": 4 * count * world.size}), flush=True)
