@@ -5,8 +5,7 @@ import numpy as np
 import torch
 
 from mpiconsensus import models, optim
-from mpiconsensus.algorithms import Setting, make
-from mpiconsensus.algorithms.base import train_every
+from mpiconsensus.algorithms import Setting, make, training_periods
 from mpiconsensus.block import Layout, row_length
 from mpiconsensus.data import loading
 from mpiconsensus.data.shuffle import open_shuffling
@@ -61,7 +60,7 @@ def totals(job, wiring, source):
     layout, _, _, row = _layout(job, source)
     steps = _total_steps(job, source, wiring.n)
     _, per_step, _ = _traffic(job, source, wiring, layout, row)
-    periods = train_every(job.algorithm.train_every, job.hetero.powers, wiring.n)
+    periods = training_periods(job, wiring.n)
     batches = [min(job.training.batch_size, size) for size in _sizes(job, source)]
     samples = sum(-(-steps // q) * batch for q, batch in zip(periods, batches, strict=True))
     return {"steps": steps, "samples": samples, "bytes_sent": round(per_step * steps)}
@@ -95,7 +94,7 @@ def _samples_moved(shuffling):
 
 
 def _total_steps(job, source, n):
-    periods = train_every(job.algorithm.train_every, job.hetero.powers, n)
+    periods = training_periods(job, n)
     epoch = max(q * max(1, size // job.training.batch_size) for q, size in zip(periods, _sizes(job, source), strict=True))
     return min(epoch * job.training.epochs, job.training.max_steps or epoch * job.training.epochs)
 

@@ -82,7 +82,7 @@ class Trainer:
     def _count_steps(self):
         """Agree on the steps of an epoch once: the vertex with the most batches, its training period counted, sees its shard once."""
         job = self.job
-        periods = algorithms.base.train_every(job.algorithm.train_every, job.hetero.powers, self.wiring.n)
+        periods = algorithms.training_periods(job, self.wiring.n)
         mine = [loader.batches_per_pass * periods[v] for loader, v in zip(self.loaders, self.hosted)]
         self.steps_per_epoch = max(max(counts) for counts in self.world.allgather(mine))
         self.total_steps = self.steps_per_epoch * job.training.epochs

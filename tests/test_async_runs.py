@@ -69,7 +69,7 @@ def test_in_a_real_run_no_clock_is_beyond_the_bound_and_rows_of_every_age_are_mi
 
 @pytest.mark.parametrize(("name", "transport"), [("bounded-staleness", "shared"), ("adpsgd", "shared"), ("async-gossip", "rma")])
 def test_a_run_that_stood_still_for_a_checkpoint_goes_on_elsewhere(tmp_path, name, transport):
-    keys = [f"algorithm.name={name}", "algorithm.staleness=0", f"transport.name={transport}"]
+    keys = [f"algorithm.name={name}", "algorithm.staleness=0", f"transport.name={transport}", "hetero.least_step_s=0.05"]
     ok(mpirun(3, "-m", "mpiconsensus", *words(*keys, "checkpoint.every_epochs=1"), "--set", "training.max_steps=20", "--out", tmp_path / "run"))
     names = [path.name for path in (tmp_path / "run" / "checkpoint").glob("step-*")]
     assert names and all(0 < int(name.removeprefix("step-")) < 20 for name in names), names
@@ -80,7 +80,7 @@ def test_a_run_that_stood_still_for_a_checkpoint_goes_on_elsewhere(tmp_path, nam
         assert run.closing["mass"] == pytest.approx(1, abs=1e-9)
         # A row to either neighbour, or one there and one back; a running sum is in float64.
         least = 2 * run.facts["parameters"] * (8 if name == "async-gossip" else 4)
-        sent = run.steps("bytes_sent")[1:]
+        sent = run.steps("bytes_sent")[:15]  # later a vertex whose readers are through may send nothing
         assert (sent >= least).all() and (sent == sent[0, 0]).all()
 
 

@@ -38,25 +38,31 @@ class Engine:
         self.trainer, self.algorithm, self.postal = trainer, trainer.algorithm, postal
         self.pace, self.on_step, self.beat, self.closing, self.least_s = pace, on_step, beat, closing, least_s
         m = len(trainer.hosted)
-        self.phase = [HELD if held else TRAINS for held in trainer.held]
+        self.phase = [DONE if ended else HELD if held else TRAINS for held, ended in zip(trainer.held, trainer.ended)]
         self._begun, self._due, self._held_since = [0.0] * m, [0.0] * m, [postal.now()] * m
-        self._figures = [(np.nan, 0.0, 0.0)] * m
+        self._figures = [held or (np.nan, 0.0, 0.0) for held in trainer.held]
 
     def run(self):
         """Return when every hosted vertex has taken its last step, or stands still because `beat` said so."""
         while True:
             stop = self.beat()
             if not stop and self.closing():
-                for i, phase in enumerate(self.phase):
-                    if phase == TRAINS:
-                        self._end(i)
+                self._close()
             if all(phase == DONE for phase in self.phase):
                 return
             if stop and RESTS not in self.phase:
-                self.trainer.held = [phase == HELD for phase in self.phase]
+                self.trainer.held = [self._figures[i] if phase == HELD else None for i, phase in enumerate(self.phase)]
                 return
             if not (self._mix() or self._publish() or (not stop and self._train())):
                 self._wait(stop)
+
+    def _close(self):
+        """End the vertices that are ahead of a gradient; whom one that is held waits for may never come: it ends its step unmixed."""
+        for i, phase in enumerate(self.phase):
+            if phase == HELD and not self._free(i):
+                self._finish(i, [], 0.0, self.postal.now())
+            if self.phase[i] == TRAINS:
+                self._end(i)
 
     def _train(self):
         """Take the gradient of the vertex that is furthest behind; return whether there was one."""
@@ -96,17 +102,19 @@ class Engine:
         for i, phase in enumerate(self.phase):
             if phase != HELD or not self._free(i):
                 continue
-            begun, t = self.postal.now(), self.trainer.t[i]
-            ages, mix_s = self.algorithm.mix(i, t)
-            self.trainer.t[i] = t + 1
-            self.phase[i] = TRAINS
-            ended = self.postal.now()
-            wait_s = begun - self._held_since[i] + max(0.0, ended - begun - mix_s)
-            self.on_step(Step(i, t, *self._figures[i], wait_s, mix_s, ages, ended))
-            if t + 1 >= self.trainer.total_steps:
-                self._end(i)
+            begun = self.postal.now()
+            self._finish(i, *self.algorithm.mix(i, self.trainer.t[i]), begun)
             return True
         return False
+
+    def _finish(self, i, ages, mix_s, begun):
+        """Tell of a step that is through, begun to be mixed at `begun`."""
+        t, ended = self.trainer.t[i], self.postal.now()
+        self.trainer.t[i], self.phase[i] = t + 1, TRAINS
+        wait_s = begun - self._held_since[i] + max(0.0, ended - begun - mix_s)
+        self.on_step(Step(i, t, *self._figures[i], wait_s, mix_s, ages, ended))
+        if t + 1 >= self.trainer.total_steps:
+            self._end(i)
 
     def _free(self, i):
         wanted = self.algorithm.held_by(i, self.trainer.t[i])
@@ -115,7 +123,7 @@ class Engine:
         return self.postal.wait(wanted, 0.0)
 
     def _end(self, i):
-        self.phase[i] = DONE
+        self.phase[i], self.trainer.ended[i] = DONE, True
         self.algorithm.end(i)
 
     def _wait(self, stop):

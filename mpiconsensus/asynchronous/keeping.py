@@ -23,7 +23,8 @@ def save(session):
         ahead = {name: np.concatenate([logged[name][:, i], column]) for name, column in figures.ahead(i).items()}
         scores = {str(epoch): values[:, i].tolist() for epoch, values in session.scores.items()}
         vertices[vertex] = {
-            **state["vertices"][vertex], "figures": ahead, "scores": scores, "sent": int(session.sent[i]), "ages": {str(age): int(counts[i]) for age, counts in figures.ages.items()},
+            **state["vertices"][vertex], "figures": ahead, "scores": scores, "sent": int(session.sent[i]),
+            "sent_since": int(trainer.postal.bytes_sent[i] + session.sent_before[i] - session.sent[i]), "ages": {str(age): int(counts[i]) for age, counts in figures.ages.items()},
         }  # fmt: skip
     common = content = None
     if world.rank == 0:
@@ -47,7 +48,7 @@ def restore(session, found):
     for i, vertex in enumerate(trainer.hosted):
         mine = own[vertex]
         figures.put(i, low, mine["figures"])
-        session.sent[i] = session.sent_before[i] = mine["sent"]
+        session.sent[i], session.sent_since[i] = mine["sent"], mine["sent_since"]
         for age, count in mine["ages"].items():
             figures.ages.setdefault(int(age), np.zeros(figures.m, np.int64))[i] = count
         for epoch, values in mine["scores"].items():

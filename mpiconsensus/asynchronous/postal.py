@@ -19,7 +19,8 @@ class Real:
     def open(self, trainer, d, dtype):
         """Open the transport and return the storage of the block."""
         needs, world, placed = trainer.algorithm.needs(d, dtype), trainer.world, trainer.placement
-        name, readers = trainer.job.transport.name, trainer.algorithm.readers
+        # clocks go to either end of an edge, whichever way it points
+        name, readers = trainer.job.transport.name, dict(enumerate(trainer.algorithm.adjacent))
         self.pace = Pace(trainer.job.hetero, placed.n, trainer.job.training.seed)
         self.in_block = needs.in_block
         if needs.kind == "pairs":
@@ -101,7 +102,6 @@ class Virtual:
         if needs.kind == "pairs":
             self.transport = VirtualPairs(*words, delay=self.pace.delay)
         else:
-            # clocks go to either end of an edge
             readers = dict(enumerate(trainer.algorithm.adjacent))
             self.transport = VirtualMailbox(*words, readers=readers, delay=self.pace.delay, seed=job.training.seed)
         self.in_block = needs.in_block
@@ -121,9 +121,10 @@ class Virtual:
             beat()
 
         job = trainer.job
-        return VirtualEngine(
+        engine = VirtualEngine(
             trainer.algorithm, self.transport, Learner(trainer), self.pace, trainer.total_steps, job.hetero.step_s, stepped, job.algorithm.ends
         )  # fmt: skip
+        return ToTheEnd(engine, trainer)
 
     @property
     def bytes_sent(self):
@@ -143,6 +144,17 @@ class Virtual:
 
     def close(self):
         pass
+
+
+class ToTheEnd:
+    """A virtual engine as the session runs one: it never stops in between."""
+
+    def __init__(self, engine, trainer):
+        self.engine, self.trainer = engine, trainer
+
+    def run(self):
+        self.engine.run()
+        self.trainer.ended = [True] * len(self.trainer.hosted)
 
 
 class Learner:

@@ -35,7 +35,9 @@ class AsyncSession(Session):
     def _begin(self):
         trainer, m = self.trainer, len(self.trainer.hosted)
         self.figures = Figures(m, trainer.steps_per_epoch, trainer.total_steps)
-        self.scores, self.sent, self.sent_before, self.network = {}, np.zeros(m, np.int64), np.zeros(m, np.int64), []
+        self.scores, self.network = {}, []
+        # bytes that were told of in the log, and those of steps under way
+        self.sent, self.sent_since = np.zeros((2, m), np.int64)
         self.looked, self.flags, self.before_s = 0.0, 0, 0.0
 
     def _restore(self, found):
@@ -44,30 +46,36 @@ class AsyncSession(Session):
     def run(self):
         trainer = self.trainer
         trainer.start()
+        # What is published to get here does not count: the initial rows, and those that are published anew.
+        self.sent_before = self.sent + self.sent_since - trainer.postal.bytes_sent
+        if self.job.algorithm.ends == "first" and max(trainer.t) >= trainer.total_steps:
+            trainer.postal.raise_flag(FIRST)
         while True:
             trainer.postal.engine(trainer, self._step, self._beat, self._through).run()
-            if not self.flags & (STOP | MEET):
+            if self._gather():
                 break
-            self._meet()
-        self._drain()
         self._end()
         self._close()
 
-    def _drain(self):
-        """Take in what is in flight once every vertex has taken its last step; collective."""
+    def _gather(self):
+        """Come together with the others, through or called to a meeting, and hold it; return whether all are through; collective."""
         arrived = self.world.arrive()
         while not arrived():
             self._take_in()
             time.sleep(LATE_S)
-        # What others published ahead of their last word is there now.
-        self._take_in()
-        self.world.barrier()
+        told = self.world.allgather((all(self.trainer.ended), self.trainer.postal.flags()))
+        self.flags = max(flags for _, flags in told)
+        if all(ended for ended, _ in told):
+            while self._take_in():  # everybody's last word is there
+                pass
+            self.world.barrier()
+            return True
+        self._meet()
+        return False
 
     def _take_in(self):
-        trainer = self.trainer
-        for i in range(len(trainer.hosted)):
-            while trainer.algorithm.drain(i):
-                pass
+        """Take in what has arrived at the hosted vertices; return whether there may be more."""
+        return any([self.trainer.algorithm.drain(i) for i in range(len(self.trainer.hosted))])
 
     def _end(self):
         """Log what the vertices are at the end, after one exact average where the job asks for it; collective."""
@@ -132,6 +140,7 @@ class AsyncSession(Session):
         self.epoch, every = epoch, self.job.checkpoint.every_epochs
         if self.world.rank == 0 and every and epoch % every == 0 and epoch * trainer.steps_per_epoch < trainer.total_steps:
             trainer.postal.raise_flag(MEET)
+            self.looked = 0.0
 
     def _log_network(self, epoch, sums, accuracy, loss, ended_s, samples):
         """Log and tell what rank 0 knows of the network behind an epoch of its vertices; return (m,) their distances."""
@@ -184,7 +193,6 @@ class AsyncSession(Session):
 
     def _meet(self):
         """Write a checkpoint together; end the run where a signal asked for it; collective."""
-        self.flags = max(self.world.allgather(self.trainer.postal.flags()))
         number, k = self.flags // SIGNAL, self.trainer.k
         why = self._save()
         if self.flags & STOP:

@@ -10,8 +10,10 @@ from mpiconsensus.training import Trainer
 
 
 class AsyncTrainer(Trainer):
-    """m hosted replicas that take their steps apart from each other. t: the steps that each has taken; held: whether it
-    waits to mix in the next one, its gradient taken.
+    """m hosted replicas that take their steps apart from each other.
+
+    t: the steps that each has taken. held: (loss, io_s, compute_s) of the gradient of one that waits to mix, else None.
+    ended: whether it takes no further step.
 
     postal: opens what the algorithm exchanges through, see postal.Real and postal.Virtual.
     """
@@ -21,7 +23,7 @@ class AsyncTrainer(Trainer):
         _refuse(job)
         super().__init__(job, world, wiring, source, placement)
         m = len(self.hosted)
-        self.t, self.held, self._states = [0] * m, [False] * m, {}
+        self.t, self.held, self.ended, self._states = [0] * m, [None] * m, [False] * m, {}
 
     def _open_block(self, layout, modules, d):
         self.block = Block(layout, modules, self.postal.open(self, d, layout.dtype))
@@ -69,14 +71,14 @@ class AsyncTrainer(Trainer):
     def state_dict(self):
         states = {}
         for i, vertex in enumerate(self.hosted):
-            states[vertex] = {**self._state(i), "t": self.t[i], "held": self.held[i], "algorithm": self.algorithm.state_dict(i)}
+            states[vertex] = {**self._state(i), "t": self.t[i], "held": self.held[i] and list(self.held[i]), "algorithm": self.algorithm.state_dict(i)}
         return {"step": self.k, "vertices": states}
 
     def load_state_dict(self, state):
         for i, vertex in enumerate(self.hosted):
             mine = state["vertices"][vertex]
             self._load_state(i, mine)
-            self.t[i], self.held[i], self._states[i] = int(mine["t"]), bool(mine["held"]), mine["algorithm"]
+            self.t[i], self.held[i], self._states[i] = int(mine["t"]), mine["held"] and tuple(mine["held"]), mine["algorithm"]
 
     def close(self):
         self.reader.close()

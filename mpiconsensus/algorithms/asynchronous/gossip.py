@@ -139,7 +139,8 @@ class AsyncGossip(Asynchronous):
         self.sums.other(i).copy_(row)
         self.sums.flip(i)
         self.mailbox.publish(i, clock)
-        self._clock[i] = clock
+        if clock != ENDED:  # a run that is gone on with may have more steps
+            self._clock[i] = clock
 
     def _debiased(self, i):
         return torch.div(self.mass[i, :-1], self.mass[i, -1], out=self._arrived[:-1])
