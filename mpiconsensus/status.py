@@ -52,7 +52,7 @@ def figures(directory):
 def standing(directory, run):
     """Return the `figures` of a run directory whose log is `run`, None where there is none to read."""
     blank = dict.fromkeys(("step", "steps", "epoch", "accuracy", "accuracy_sd", "consensus_distance", "seconds", "left_s", "written_s"))
-    found = {"run": directory.resolve().name, "state": None, **blank, "note": ""}
+    found = {"run": directory.name or directory.resolve().name, "state": None, **blank, "note": ""}
     patience_s = 0.0
     if run:
         found |= _of_log(run)
