@@ -76,7 +76,7 @@ def figures(directory, job="", in_slurm=""):
 
 def _blank(directory, job, in_slurm):
     known = dict.fromkeys(("step", "steps", "epoch", "accuracy", "accuracy_sd", "consensus_distance", "seconds", "left_s", "written_s"))
-    return {"run": directory.resolve().name, "state": None, **known, "note": "", "job": job, "slurm": in_slurm}
+    return {"run": directory.name or directory.resolve().name, "state": None, **known, "note": "", "job": job, "slurm": in_slurm}
 
 
 def standing(directory, run, job="", in_slurm=""):
