@@ -26,6 +26,14 @@ if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
   [ -n "${tasks[$SLURM_ARRAY_TASK_ID]:-}" ] || fail "the list has no task $SLURM_ARRAY_TASK_ID, but ${#tasks[@]}"
   tasks=("${tasks[$SLURM_ARRAY_TASK_ID]}")
 fi
+# What an outer rank, step or allocation left behind: Python would wait for ranks that are not there, and srun refuse.
+for name in $(compgen -e); do
+  case $name in
+    *_MCA_*) ;;   # settings of the site
+    PMIX_* | PMI_* | PRTE_* | OMPI_COMM_* | OMPI_WORLD_* | OMPI_UNIVERSE_*) unset "$name" ;;
+    SLURM_STEP* | SLURM_SRUN_* | SLURM_CPU_BIND* | SLURM_MEM_BIND* | SLURM_MEM_PER_*) [ -z "${SLURM_ARRAY_TASK_ID:-}" ] || unset "$name" ;;
+  esac
+done
 # Slurm runs a copy of this file; the jobs name their data from where the sweep was submitted.
 cd "${SLURM_SUBMIT_DIR:-.}"
 [ -z "$VENV" ] || [ ! -d "$VENV/bin" ] || PATH=$(cd "$VENV/bin" && pwd):$PATH

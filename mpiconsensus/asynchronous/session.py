@@ -75,7 +75,8 @@ class AsyncSession(Session):
 
     def _take_in(self):
         """Take in what has arrived at the hosted vertices; return whether there may be more."""
-        return any([self.trainer.algorithm.drain(i) for i in range(len(self.trainer.hosted))])
+        more = [self.trainer.algorithm.drain(i) for i in range(len(self.trainer.hosted))]
+        return any(more)
 
     def _end(self):
         """Log what the vertices are at the end, after one exact average where the job asks for it; collective."""
