@@ -152,7 +152,8 @@ def test_of_what_is_due_the_older_of_the_last_two_goes_first(monkeypatch):
     board.Board.__init__(box, World(), Placement(1), D, torch.float64, readers={0: []})
     box.lay(0, board.aligned(box.part(0).size))
     vars(box).update(
-        comm=SimpleNamespace(Issend=issend), _edges=[[p2p.Edge(1), p2p.Edge(2)]], _parcels=[[]], _requests=[], _then=[], _is_send=[], _closing=False
+        comm=SimpleNamespace(Issend=issend), _edges=[[p2p.Edge(1), p2p.Edge(2)]], _parcels=[[]], _requests=[], _then=[], _is_send=[],
+        _closing=False, _moved_s=0.0,
     )
     rows = Rows(box.storage())
     box.bind(rows)
