@@ -18,6 +18,9 @@ RUNS = {
     "single": ["topology.graph=ring:1", "training.batch_size=128"],
     "shuffle/partial": ["topology.graph=ring:4", "data.shuffle=partial", "data.exchange_fraction=0.3"],
     "shuffle/global": ["topology.graph=ring:4", "data.shuffle=global"],
+    "stale/s0": ["topology.graph=ring:4", "algorithm.name=bounded-staleness", "algorithm.staleness=0", *(SLOW := ["hetero.clock=virtual", "hetero.slowdown_probability=0.3"])],
+    "stale/s2": ["topology.graph=ring:4", "algorithm.name=bounded-staleness", "algorithm.staleness=2", *SLOW],
+    "stale/inf": ["topology.graph=ring:4", "algorithm.name=bounded-staleness", "algorithm.staleness=inf", *SLOW],
     "mushrooms": ["topology.graph=ring:4", "data.dataset=mushrooms", "training.max_steps=3"],
 }
 

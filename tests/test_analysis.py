@@ -364,3 +364,28 @@ def test_the_scripts_load_neither_torch_nor_mpi(tmp_path):
 def test_help_says_what_is_drawn(name):
     result = CliRunner().invoke(script(name).main, ["--help"])
     assert result.exit_code == 0 and "RUN..." in result.output and "-h, --help" in result.output and "python analysis" not in result.output
+
+
+def test_staleness_is_accuracy_time_and_ages_of_each_bound(small_runs, tmp_path):
+    figure, rows = drawn("staleness", tmp_path / "s.png", small_runs / "stale")
+    names = ["s0", "s2", "inf"]
+    assert [float(row["staleness"]) for row in rows] == [0, 2, float("inf")] and [row["runs"] for row in rows] == names
+    for name, row in zip(names, rows, strict=True):
+        with log(small_runs / "stale" / name) as f:
+            counts = f["ages/rows"][:].sum(axis=1)
+            assert float(row["accuracy_mean"]) == pytest.approx(100 * f["closing/accuracy"][:].mean(), rel=1e-12)
+            assert float(row["seconds"]) == pytest.approx(f["steps/ended_s"][:].max(), rel=1e-12)
+        assert int(row["rows_mixed"]) == counts.sum() > 0
+        shares = [float(row[f"age_{age}"]) for age in range(len(counts))]
+        np.testing.assert_allclose(shares, counts / counts.sum(), atol=1e-12)
+        assert float(row["age_mean"]) == pytest.approx(np.average(np.arange(len(counts)), weights=counts))
+    assert float(rows[0]["age_0"]) == 1 and float(rows[2]["age_0"]) < 1
+    # whoever waits for slow-downs is through later
+    assert float(rows[0]["seconds"]) > float(rows[1]["seconds"]) >= float(rows[2]["seconds"])
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["0", "2", "inf"]
+    np.testing.assert_allclose(figure.axes[2].lines[1].get_ydata(), 100 * np.cumsum([float(rows[1][f"age_{a}"]) for a in range(len(counts))]))
+
+
+def test_staleness_is_of_runs_that_have_a_bound(small_runs, tmp_path):
+    result = CliRunner().invoke(script("staleness").main, [str(small_runs / "gossip"), str(small_runs / "complete"), "-o", str(tmp_path / "s.png")])
+    assert result.exit_code == 2 and "has no bound on staleness; leave it out" in result.output
