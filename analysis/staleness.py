@@ -66,7 +66,7 @@ def draw(made, by=None):
         pictures.bars(axes[0], x, table, "accuracy_mean", "accuracy_sd_seeds", style)
         pictures.line(axes[1], x, pictures.column(table, "seconds"), style)
         pictures.bars(axes[1], x, table, "seconds", "seconds_sd_seeds", style)
-    for axis, what in zip(axes, ("accuracy at the end (%)", "seconds of the run (s)")):
+    for axis, what in zip(axes, ("accuracy at the end (%)", "time of the run (s)")):
         axis.set_ylabel(what)
         axis.set_xlabel("bound on staleness s (steps)")
         axis.set_xticks(range(len(bounds)), [told(bound) for bound in bounds])
@@ -89,7 +89,7 @@ def _ages(axis, made, bounds):
     axis.set_xlim(0, oldest)
     axis.set_ylim(0, 102)
     axis.set_xlabel("age of a row (steps of the reader)")
-    axis.set_ylabel("rows mixed at that age or below (%)")
+    axis.set_ylabel("rows up to that age (%)")
     axis.legend(frameon=False, fontsize=6, loc="lower right")
 
 

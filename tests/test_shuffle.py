@@ -203,7 +203,7 @@ def opened(partition="iid", graph="ring:4", sizes=(100, 110, 90, 100), **keys):
     net = topology.net(graph, 4)
     return open_shuffling(
         job,
-        SimpleNamespace(sizes=list(sizes), partition=partition),
+        SimpleNamespace(sizes=list(sizes), partition=partition, streams=lambda vertex, bound: 0 < bound < 5000),
         SimpleNamespace(n=net.n, edges=net.edges, directed=net.directed, spec=net.spec),
     )
 
@@ -233,6 +233,13 @@ def test_what_moves_nothing_asks_for_nothing():
     assert opened(partition="sorted", data__shuffle="partial", data__mix_owners=True).offered.tolist() == [10, 11, 9, 10]
     assert opened(data__shuffle="partial", evaluation__validation_fraction=0.5).sizes.tolist() == [50, 55, 45, 50]
     assert opened(data__shuffle="partial", data__exchange_fraction=0.0092).offered.tolist() == [0, 1, 0, 0]
+
+
+def test_shards_that_are_streamed_are_not_shuffled_between_vertices():
+    with pytest.raises(UserError, match="data.memory = 0.001 MiB has shards streamed from their files; raise data.memory"):
+        opened(data__shuffle="global", data__memory=0.001)
+    assert opened(data__shuffle="global", data__memory=0.1) is not None
+    assert opened(data__shuffle="local", data__memory=0.001) is None
 
 
 def test_the_command_line_refuses_before_anything_is_made(tmp_path):
