@@ -22,6 +22,7 @@ GROUPS = {
     "steps": "One row a step.",
     "epochs": "One row an epoch.",
     "network": "One row an epoch; rank 0's file has it.",
+    "ages": "How old the rows were that asynchronous vertices mixed, over the whole run; all 0 where rounds are synchronous.",
     "closing": "One row: the evaluation at the end of the run, on the whole test set. It is absent from a run that did not end.",
 }
 
@@ -105,7 +106,7 @@ and description as attributes.
 
 
 def _column_row(column):
-    length = {"steps": "K", "closing": ""}.get(column.group, "E")
+    length = {"steps": "K", "closing": "", "ages": str(runlog.AGES)}.get(column.group, "E")
     shape = ", ".join(filter(None, [length, "n" if column.vertex else ""]))
     return [code(f"/{column.group}/{column.name}"), (f"({shape})" if "," in shape else f"({shape},)") if shape else "number", column.unit, column.meaning]
 

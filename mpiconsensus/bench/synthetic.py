@@ -22,5 +22,5 @@ def source(model, n, each=512):
     return SimpleNamespace(
         name="synthetic", shape=shape, classes=10, class_names=[str(c) for c in range(10)], sizes=[each] * n, scale=1 / 255,
         mean=np.full(shape[0], 0.5, np.float32), std=np.full(shape[0], 0.25, np.float32), augment="none", licence="", citation="",
-        partition="iid", load=load, load_test=lambda: load(10**6),
+        partition="iid", sample_bytes=int(np.prod(shape)), streams=lambda vertex, bound: False, load=load, load_test=lambda: load(10**6),
     )  # fmt: skip
