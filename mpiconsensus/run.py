@@ -17,7 +17,7 @@ from mpiconsensus.merging import assemble
 from mpiconsensus.progress import Progress
 from mpiconsensus.pulse import Pulse
 from mpiconsensus.record import Record
-from mpiconsensus.runlog import RankLog
+from mpiconsensus.runlog import AGES, RankLog
 from mpiconsensus.training import Trainer
 
 
@@ -90,6 +90,7 @@ class Session:
         self.facts = provenance.run(trainer, threads, found)
         if rank == 0:
             self.log.describe(self.job.to_toml(), self.facts, provenance.graph(trainer.wiring), provenance.data(trainer.source))
+        self.log.ages(np.zeros((AGES, len(trainer.hosted)), np.int64))
         self.started = time.perf_counter()
         self._begin()
         if found:

@@ -1,4 +1,4 @@
-"""A rank that does nothing but log, until it is killed: python logger.py RUN RANK KILLED_AT_S.
+"""A rank that does nothing but log, until it is killed so many seconds behind the first run.h5: python logger.py RUN RANK SECONDS.
 
 Two vertices a rank, numbers as tests/test_runlog.py makes them. Every flush that is done is told in RUN.told.
 """
@@ -18,6 +18,14 @@ from mpiconsensus.logpace import LogPace
 from mpiconsensus.runlog import ROOM, RankLog
 
 
+def kill(made, seconds):
+    """On a busy machine the process that assembles takes its time to start."""
+    while not made.exists():
+        time.sleep(0.02)
+    time.sleep(seconds)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def main(folder, victim, seconds):
     rank, ranks = (int(os.environ[f"OMPI_COMM_WORLD_{word}"]) for word in ("RANK", "SIZE"))
     told = os.open(f"{folder}.told", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -33,9 +41,7 @@ def main(folder, victim, seconds):
     if rank == 0:
         log.describe(given.TOML, given.FACTS, given.graph(2 * ranks))
     if rank == victim:
-        timer = threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGKILL))
-        timer.daemon = True
-        timer.start()
+        threading.Thread(target=kill, args=(Path(folder) / "run.h5", seconds), daemon=True).start()
     pace = LogPace(log, 0.1, Assembly(folder) if rank == 0 else None)
     for epoch in range(10**6):
         for step in range(5 * epoch, 5 * epoch + 5):
