@@ -45,7 +45,7 @@ CASES = {
     "push-sum": {"topology.graph": "matchings:star:4", "topology.weights": "push-sum", "algorithm.name": "push-sum"},
     "local-sgd": {"algorithm.name": "local-sgd", "algorithm.tau": 3, "model.name": "mine:build", "model.buffers": "reset", "training.lr": 0.3},
 }
-TIMES = {"compute_s", "wait_s", "mix_s", "hidden_s", "io_s", "seconds", "samples_per_s"}
+TIMES = {"ended_s", "compute_s", "wait_s", "mix_s", "hidden_s", "io_s", "seconds", "samples_per_s"}
 # What depends on the number of ranks by its meaning.
 OF_RANKS = {"bytes_wire", "sample_bytes_wire"}
 

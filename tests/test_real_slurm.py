@@ -134,6 +134,22 @@ def test_a_job_submitted_from_a_rank_of_another_allocation_is_its_own(cluster, t
     assert Run(tmp_path / "run").facts["nodes"] == 2, (tmp_path / "log").read_text()
 
 
+def test_a_sweep_is_one_job_array_and_files_nothing_twice(cluster, tmp_path):
+    file, root = tmp_path / "seeds.toml", tmp_path / "root"
+    file.write_text('[set]\n"topology.graph" = "ring:2"\n"model.name" = "logistic"\n"training.max_steps" = 3\n[grid]\n"training.seed" = [1, 2, 3]\n')
+    sweep = [sys.executable, "-m", "mpiconsensus", "sweep", file, "--out", root, "--at-once", "2", "--submit", "--mem=50"]
+    site = {"VENV": sys.prefix, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    told = cluster.call(*sweep, cwd=ROOT, **site)
+    assert "job array" in told and "of 3 runs, 2 ranks each" in told
+    runs = [root / f"seed={seed}" for seed in (1, 2, 3)]
+    cluster.wait_for(lambda: all((run / "model" / "last" / "mean.safetensors").exists() for run in runs), "the three runs")
+    for seed, run_ in zip((1, 2, 3), runs, strict=True):
+        with Run(run_) as made:
+            assert made.facts["ranks"] == 2 and made.config["training"]["seed"] == seed
+    assert "nothing is missing" in cluster.call(*sweep, cwd=ROOT, **site)
+    assert cluster.call("squeue", "--noheader").count("seeds") <= 3
+
+
 def test_an_unknown_partition_is_slurms_own_line(cluster, tmp_path):
     done = run("sbatch", "-p", "nowhere", "slurm/ring4.sh", cwd=ROOT, RUN=str(tmp_path / "run"), **cluster.environment)
     assert done.returncode == 1 and "invalid partition" in done.stderr and not (tmp_path / "run").exists()
