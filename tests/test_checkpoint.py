@@ -252,7 +252,7 @@ def test_killed_at_each_operation_of_writing_and_of_resuming(cli, tmp_path):
         assert done.returncode == 0, (at, done.stderr)
         assert_same(tmp_path / "whole", tmp_path / f"again{at}")
     assert at >= 6
-    assert sorted(p.name for p in (tmp_path / "again1").iterdir()) == ["checkpoint", "job.toml", "log", "model", "run.h5", "stdout.log"]
+    assert sorted(p.name for p in (tmp_path / "again1").iterdir()) == ["checkpoint", "job.toml", "log", "model", "process.json", "run.h5", "stdout.log"]
 
 
 @pytest.fixture

@@ -57,17 +57,27 @@ def test_every_run_of_a_sweep_names_what_can_be_built(path):
         can_be_built(path, run.job)
 
 
+def commands(path):
+    """Yield the words of the commands that the head of a job names, those of `for m in ...; do COMMAND; done` for every m."""
+    for line in itertools.takewhile(lambda line: line.startswith("#"), path.read_text().splitlines()):
+        loop = re.search(r"for (\w+) in ([^;]+);", line)
+        for command in re.findall(r"python data_prep/[^(;]+", line):
+            for value in loop[2].split() if loop else [""]:
+                yield shlex.split(command.replace(f"${loop[1]}", value) if loop else command)
+
+
 def can_be_built(path, job):
     graph = topology.build(job.topology.graph, job.topology.seed)
     head = path.read_text().splitlines()[:2]
     assert all(line.startswith("# ") for line in head)
     script = None
     if job.data.shards:
-        words = shlex.split(re.search(r"python data_prep/[^(;]+", head[1]).group())
+        powers = ["--powers", ",".join(f"{power:g}" for power in job.hetero.powers)] if job.hetero.powers else []
+        wanted = ["RAW", job.data.shards, "--shards", str(len(graph)), *powers]
+        (words,) = (words for words in commands(path) if words[2 : 2 + len(wanted)] == wanted)
+        assert words[2 + len(wanted) :] in ([], ["--partition", "sorted"]) and ("sorted" in words[-1]) == ("sorted" in job.data.shards)
         script = words[1].removeprefix("data_prep/")
         assert (ROOT / words[1]).exists()
-        powers = ["--powers", ",".join(f"{power:g}" for power in job.hetero.powers)] if job.hetero.powers else []
-        assert words[2:] == ["RAW", job.data.shards, "--shards", str(len(graph)), *powers]
     else:
         assert job.data.dataset == "digits" and "no data_prep command" in head[1]
     shape, classes = DATA[script]

@@ -57,7 +57,7 @@ class Pairs:
                 taken = dict(zip(ordered, self._rows.take(ordered), strict=True))
                 yield tuple(taken[vertex] for vertex in vertices)
                 self._rows.give(ordered, [taken[vertex] for vertex in ordered])
-                if len(vertices) == 2:
+                if len(vertices) == 2 and vertices[0] in self.placement.index:
                     self.bytes_sent[self.placement.index[vertices[0]]] += 2 * self.row_bytes
             finally:
                 for vertex in held:
