@@ -3,7 +3,9 @@
 n vertices, K steps read.
 """
 
+import signal
 import sys
+import threading
 import time
 from contextlib import nullcontext
 
@@ -38,9 +40,9 @@ def watch(path, once=False):
         for line in frame(runs, fancy=fancy)[0]:
             console.print(line, markup=False)
         return
-    lines = []
+    lines, left = [], _interrupted()
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
-        while True:
+        while not left.is_set():
             began = time.perf_counter()
             try:
                 lines, over = frame(runs, console.size.height, fancy)
@@ -51,8 +53,15 @@ def watch(path, once=False):
             live.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"), refresh=True)
             if over:
                 return
-            time.sleep(max(EVERY_S, (time.perf_counter() - began) / SHARE))
+            left.wait(max(EVERY_S, (time.perf_counter() - began) / SHARE))
             runs = status.find([path])
+
+
+def _interrupted():
+    """Return the event that Ctrl-C sets: an exception would be lost where it comes up within HDF5."""
+    event = threading.Event()
+    signal.signal(signal.SIGINT, lambda number, frame: event.set())
+    return event
 
 
 def frame(runs, height=0, fancy=False):

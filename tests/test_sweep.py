@@ -81,10 +81,16 @@ def test_names_can_be_read(tmp_path):
     assert len(long) <= 32 and long != naming.value_text([*range(1, 50), 51])
 
 
+def test_a_run_s_own_keys_go_ahead_of_those_of_all(tmp_path):
+    text = '[set]\n"algorithm.tau" = 4\n"algorithm.name" = "local-sgd"\n[[run]]\n"training.seed" = 1\n[[run]]\n"algorithm.name" = "one-shot"\n'
+    jobs = [run.job.algorithm for run in plan.read(written(tmp_path, text)).runs]
+    assert [(job.name, job.tau) for job in jobs] == [("local-sgd", 4), ("one-shot", 4)]
+
+
 def test_a_run_is_the_base_with_set_the_command_line_and_its_own_values(tmp_path):
     written(tmp_path, "[training]\nlr = 0.5\nepochs = 9\nbatch_size = 3\n", "base.toml")
     text = 'base = "base.toml"\nname = "mine"\n[set]\n"training.epochs" = 7\nalgorithm.period = 2\nlog.directory = "there"\n[grid]\n"algorithm.period" = [3, [1, 2]]\n'
-    with pytest.raises(UserError, match="algorithm.period stands in .set. and varies"):
+    with pytest.raises(UserError, match=r"algorithm.period stands in \[grid\] and in \[set\]"):
         plan.read(written(tmp_path, text))
     made = plan.read(written(tmp_path, text.replace("algorithm.period = 2\n", "")), ["training.batch_size=4", "training.epochs=8"])
     assert (made.name, str(made.root)) == ("mine", "there/mine")

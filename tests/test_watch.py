@@ -127,7 +127,7 @@ def test_a_finished_run_is_over_and_shows_its_closing_evaluation(tmp_path):
     run = Made(tmp_path / "run", hosted=(2,), epochs=1)
     run.steps(0, 10, 0.5)
     run.epoch(1, [0.5, 0.5])
-    network = {"mean_accuracy": 1, "mean_accuracy_recalibrated": NAN, "best_epoch": 1, "samples": 9, "split": "test"}
+    network = {"mean_accuracy": 1, "mean_accuracy_recalibrated": NAN, "consensus_distance": 0.5, "mass": NAN, "best_epoch": 1, "samples": 9, "split": "test"}
     run.logs[0].closing(accuracy=[0.75, 1.0], loss=0.5, **network)
     run.logs[0].close()
     (run.folder / "model").mkdir()
