@@ -35,7 +35,7 @@ def synchronous(tmp_path_factory):
     return rows(out)
 
 
-@pytest.mark.parametrize(("ranks", "transport"), [(0, "virtual"), (3, "shared"), (2, "rma"), (2, "p2p")])
+@pytest.mark.parametrize(("ranks", "transport"), [(0, "virtual"), (3, "shared"), (2, "rma"), (3, "p2p")])
 def test_staleness_0_is_the_synchronous_run_bit_for_bit(synchronous, tmp_path, ranks, transport):
     job = words("algorithm.name=bounded-staleness", "algorithm.staleness=0", "hetero.slowdown_probability=0.2", "hetero.link_delay_s=0.05")
     if ranks:

@@ -30,8 +30,9 @@ class Step(NamedTuple):
 class Engine:
     """Takes the hosted vertices of an AsyncTrainer through their steps.
 
-    pace: hetero.Pace; least_s: seconds that a gradient at speed 1 takes at least; on_step(Step) is called behind each step; beat() between them, and returns whether to stop:
-    vertices then stand ahead of a gradient or are held. closing(): whether vertices take no further step.
+    pace: hetero.Pace; least_s: seconds that a gradient at speed 1 takes at least; on_step(Step) is called behind each step;
+    beat() between them, and returns whether to stop: vertices then stand ahead of a gradient or are held. closing():
+    whether vertices take no further step.
     """
 
     def __init__(self, trainer, postal, pace, on_step, beat, closing, least_s=0.0):

@@ -24,7 +24,7 @@ LOOK_S = 0.2  # between two looks at signals, flags and the clock
 
 
 class AsyncSession(Session):
-    """A run under way. figures: of the steps; epochs: {epoch: columns (m,) of vertices that ended it}; sent: bytes so far."""
+    """A run under way. figures: of the steps; scores: {epoch: (2, m)} of epochs that not all hosted vertices have ended."""
 
     postal = Real
 
@@ -59,9 +59,12 @@ class AsyncSession(Session):
 
     def _gather(self):
         """Come together with the others, through or called to a meeting, and hold it; return whether all are through; collective."""
-        arrived = self.world.arrive()
+        arrived, looked = self.world.arrive(), 0.0
         while not arrived():
-            self._take_in()
+            self.trainer.postal.flags()  # moves on what others still wait for
+            if time.perf_counter() - looked > LOOK_S:
+                self._take_in()
+                looked = time.perf_counter()
             time.sleep(LATE_S)
         told = self.world.allgather((all(self.trainer.ended), self.trainer.postal.flags()))
         self.flags = max(flags for _, flags in told)
