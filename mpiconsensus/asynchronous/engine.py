@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 TRAINS, RESTS, HELD, DONE = range(4)
-NAP_S = 0.05  # longest time without a look at flags, signals and clocks
+NAP_S = 0.01  # longest time without a look at flags, signals and clocks, and without moving messages on
 
 
 class Step(NamedTuple):
@@ -129,6 +129,7 @@ class Engine:
 
     def _wait(self, stop):
         """Sleep until the next vertex is due or what one is held by may be there."""
+        self.postal.flags()
         now = self.postal.now()
         due = [self._due[i] for i, phase in enumerate(self.phase) if phase == RESTS]
         seconds = max(0.0, min([NAP_S, *(time_ - now for time_ in due)]))
