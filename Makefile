@@ -47,7 +47,7 @@ test-slurm: $(ready)
 	@command -v slurmctld slurmd sbatch munged > /dev/null || \
 	  { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get install -qq -y $(slurm-packages); } || \
 	  { echo 'make: no Slurm here; install it first: apt-get install $(slurm-packages)' >&2; exit 2; }
-	MPIRUN="$(mpirun-$(MPI))" $(bin)/python -m pytest tests/test_real_slurm.py $(ARGS)
+	MPICONSENSUS_TEST_SLURM=1 MPIRUN="$(mpirun-$(MPI))" $(bin)/python -m pytest tests/test_real_slurm.py $(ARGS)
 
 lint: $(ready)
 	$(bin)/ruff check .

@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
-LONG = ("test_placement.py", "test_docs.py", "test_transport.py", "test_bench.py", "test_real_slurm.py")
+LONG = ("test_placement.py", "test_docs.py", "test_transport.py", "test_bench.py")
 
 
 def environment(**changes):

@@ -3,6 +3,7 @@
 Interrupted jobs run side by side, two ranks each; every one must end with the parameters of a run in one process that nobody touched.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from test_slurm import raw_cifar
 
 from mpiconsensus.runread import Run
 
-pytestmark = pytest.mark.skipif(bool(slurm_cluster.missing()), reason=f"no Slurm: {slurm_cluster.missing()}")
+# By themselves: beside other tests a pretended node is too slow for what is awaited of it.
+ASKED = bool(os.environ.get("MPICONSENSUS_TEST_SLURM"))
+pytestmark = pytest.mark.skipif(not ASKED or bool(slurm_cluster.missing()), reason=f"make test-slurm runs these; no Slurm: {slurm_cluster.missing()}")
 STEPS = 200
 # Flushed every second: from another machine a run is taken for a running one until its log is three intervals old.
 KEYS = ["model.name=slow_model:slow", "evaluation.samples=1", f"training.max_steps={STEPS}", "checkpoint.every_minutes=0.01", "training.epochs=20", "log.flush_s=1"]
