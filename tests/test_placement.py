@@ -25,7 +25,7 @@ def one_process(tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize("ranks, how", [(3, "auto"), (8, "auto"), (3, "network"), (8, "staged"), (5, "nodes")])
+@pytest.mark.parametrize("ranks, how", [(3, "auto"), (8, "auto"), (3, "network"), (4, "staged"), (5, "nodes")])
 def test_parameters_are_equal_bit_for_bit(one_process, tmp_path, ranks, how):
     done = mpirun(ranks, SCRIPT, tmp_path, how, timeout=500, **PATH)
     assert done.returncode == 0, done.stderr
