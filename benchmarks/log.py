@@ -49,7 +49,7 @@ class Rank:
             time.sleep(self.step_s)
             if logging:
                 began = time.perf_counter(), time.thread_time()
-                self.record.add(0.5, 0.1, 1e-3, 2e-3, 3e-3, 4e-3, 0.0, 1000)
+                self.record.add(0.5, 0.1, 1e-3, 2e-3, 3e-3, 4e-3, 0.0, 1000, 1.0)
                 self.pace.beat(self._write)
                 self.spent += np.subtract((time.perf_counter(), time.thread_time()), began)
                 self.taken += 1
