@@ -98,7 +98,7 @@ class P2P(Board):
         self._look()
         if vertex in self.heads:
             return super().peek(vertex, reader, at_most)
-        for parcel in self._inboxes[vertex].arrived:
+        for parcel in self._inboxes[vertex].arrived if vertex in self._inboxes else ():  # none comes from whom nobody here reads
             if at_most is None or parcel.words[1] <= at_most:
                 return parcel.letter(vertex)
         return None
