@@ -118,10 +118,7 @@ class Engine:
             self._end(i)
 
     def _free(self, i):
-        wanted = self.algorithm.held_by(i, self.trainer.t[i])
-        if not wanted:
-            return True
-        return self.postal.wait(wanted, 0.0)
+        return self.postal.there(self.algorithm.held_by(i, self.trainer.t[i]), self.trainer.hosted[i])
 
     def _end(self, i):
         self.phase[i], self.trainer.ended[i] = DONE, True

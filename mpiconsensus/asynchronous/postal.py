@@ -55,6 +55,10 @@ class Real:
     def now(self):
         return self.mailbox.now()
 
+    def there(self, wanted, reader):
+        """Return whether each vertex of `wanted` {vertex: clock} has published that clock, without a wait or a spin."""
+        return all(self.mailbox.clock(vertex, reader) >= clock for vertex, clock in wanted.items())
+
     def wait(self, wanted, seconds):
         return self.mailbox.wait(wanted, seconds)
 
@@ -164,15 +168,8 @@ class Learner:
         self.trainer = trainer
 
     def gradients(self, pairs):
-        """Return [(loss, io_s, compute_s)] of [(i, t)]; where the model draws numbers, those of one step at a time."""
-        trainer, found = self.trainer, {}
-        groups = {}
-        for i, t in pairs:
-            groups.setdefault(t if trainer.stochastic else 0, []).append((i, t))
-        for group in groups.values():
-            indices = [i for i, _ in group]
-            found.update(zip(indices, trainer.concurrency.gradients(indices, group[0][1]), strict=True))
-        return [found[i] for i, _ in pairs]
+        """Return [(loss, io_s, compute_s)] of [(i, t)]."""
+        return self.trainer.concurrency.gradients(*map(list, zip(*pairs, strict=True)))
 
     def update(self, i, t):
         self.trainer.t[i] = t

@@ -1,8 +1,8 @@
 """How a rank computes the gradients of the vertices it hosts: training.concurrency.
 
 Each way has gradients(indices, k): it draws the batches of the hosted vertices `indices`, ascending, writes their
-gradients at step k (or k[0], k[1], ... of a list, one a vertex; not with streams) into the rows of block.gradients, and returns (loss, io_s, compute_s) of each. A loss that is not
-finite ends the run. None of them is collective.
+gradients at step k (or k[0], k[1], ... of a list, one a vertex) into the rows of block.gradients, and returns (loss, io_s, compute_s) of
+each. A loss that is not finite ends the run. None of them is collective.
 """
 
 from mpiconsensus.concurrency.batched import Batched

@@ -27,21 +27,23 @@ class Streams(Way):
         self.streams = [torch.cuda.Stream(trainer.device) for _ in trainer.hosted]
 
     def gradients(self, indices, k):
-        """Write the gradients of step k; return (loss, io_s, compute_s) of each of `indices`: equal shares of the time."""
+        """Write the gradients of step k, one of each vertex where k is a list; return (loss, io_s, compute_s) of each of `indices`:
+        equal shares of the time."""
         if not indices:
             return []
+        steps = k if isinstance(k, list) else [k] * len(indices)
         trainer, main = self.trainer, torch.cuda.current_stream(self.trainer.device)
         # Kept until `main` has waited: their memory is main's, and used by another stream.
         batches, io_s = self.draw(indices)
         start, losses = time.perf_counter(), []
-        for i, (x, y) in zip(indices, batches, strict=True):
+        for i, step, (x, y) in zip(indices, steps, batches, strict=True):
             self.streams[i].wait_stream(main)
             with torch.cuda.stream(self.streams[i]):
-                losses.append(trainer.backward(i, x, y, k))
+                losses.append(trainer.backward(i, x, y, step))
         for i in indices:
             main.wait_stream(self.streams[i])
         values = torch.stack(losses).tolist()
-        for i, value in zip(indices, values, strict=True):
-            trainer.check_loss(i, value, k)
+        for i, step, value in zip(indices, steps, values, strict=True):
+            trainer.check_loss(i, value, step)
         share = (time.perf_counter() - start) / len(indices)
         return [(value, io, share) for value, io in zip(values, io_s, strict=True)]

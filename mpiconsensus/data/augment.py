@@ -48,7 +48,8 @@ class Augment:
         border. flipalt draws nothing: it asks `loader`, whose last batch starts with x, for ids and pass (see `sides`).
         """
         pixels = torch.from_numpy(x)
-        random = generator(self.seed, "augment", vertex, count)
+        # A generator takes longer to make than a batch of features to normalise.
+        random = generator(self.seed, "augment", vertex, count) if self.crop or self.flip or self.cutout else None
         if self.crop:
             top, left = random.integers(0, 2 * PAD + 1, (2, len(x)))
             pixels = self._cropped(pixels, top, left)
