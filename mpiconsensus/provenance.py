@@ -27,7 +27,7 @@ def run(trainer, threads, found=None):
         mpi=_mpi_library(world), ranks=world.size, nodes=world.nodes, threads=threads,
         started=before.get("started", now), resumed=resumed, model=model_name(job, source),
         parameters=trainer.block.layout.count, data=source.name, train_samples=sum(source.sizes),
-        algorithm=job.algorithm.name, transport=trainer.transport, device=str(trainer.device),
+        algorithm=job.algorithm.name, asynchronous=trainer.algorithm.asynchronous, transport=trainer.transport, device=str(trainer.device),
         sample_bytes=shard_bytes(1, source.sample_bytes), samples_stored=trainer.samples.stored(source.sizes),
         concurrency=trainer.concurrency.name, steps_per_epoch=trainer.steps_per_epoch,
     )  # fmt: skip

@@ -11,6 +11,7 @@ import re
 import socket
 import time
 from contextlib import nullcontext
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,10 @@ def standing(directory, run, job="", in_slurm=""):
     logs = [path.stat().st_mtime for path in (directory / "log").glob("rank-*.h5")]
     if logs:
         found["written_s"] = max(0.0, time.time() - max(logs))
+        if found["left_s"] is not None and run.config.get("hetero", {}).get("clock") == "virtual":
+            # What a modelled second takes here, the log does not tell.
+            took = max(logs) - datetime.fromisoformat(run.facts["started"]).timestamp()
+            found["left_s"] = took * (found["steps"] - found["step"]) / found["step"]
     if in_slurm and in_slurm not in slurm.RUNNING:
         patience_s = 0.0
     found["state"] = _by_slurm(_state(directory, found["written_s"], patience_s), in_slurm)

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 
@@ -40,8 +40,8 @@ def watch(path, once=False):
         for line in frame(runs, fancy=fancy)[0]:
             console.print(line, markup=False)
         return
-    lines, left = [], _interrupted()
-    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+    lines = []
+    with _interrupted() as left, Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while not left.is_set():
             began = time.perf_counter()
             try:
@@ -57,11 +57,15 @@ def watch(path, once=False):
             runs = status.find([path])
 
 
+@contextmanager
 def _interrupted():
-    """Return the event that Ctrl-C sets: an exception would be lost where it comes up within HDF5."""
+    """Give the event that Ctrl-C sets in here: an exception would be lost where it comes up within HDF5."""
     event = threading.Event()
-    signal.signal(signal.SIGINT, lambda number, frame: event.set())
-    return event
+    before = signal.signal(signal.SIGINT, lambda number, frame: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def frame(runs, height=0, fancy=False):
@@ -116,6 +120,8 @@ def pace(run):
     part = {name: over_ranks(run, run.steps(name, livelog.LAST).sum(axis=0)) for name in ("io_s", "compute_s", "mix_s", "wait_s")}
     ranks, part = part["wait_s"][0], {name: sums for name, (_, sums) in part.items()}
     count = max(1, min(run.step, livelog.LAST))
+    if run.facts.get("asynchronous"):  # each vertex has a time of its own, the others' steps within it
+        count = count * np.unique(run.rank_of_vertex, return_counts=True)[1]
     work, wait = (part["io_s"] + part["compute_s"] + part["mix_s"]) / count, part["wait_s"] / count
     return {"rank": ranks, "work_s": work, "wait_s": wait, "step_s": work + wait}
 
@@ -157,10 +163,10 @@ def _bar(found, fancy, width=30):
 def _times(found, run, step_s):
     since = found["step"] - (int(run.epochs("step")[-1]) if found["epoch"] else 0)
     gone = (found["seconds"] or 0.0) + (since * step_s if since else 0.0)
-    left = found["left_s"]
-    if left is None and found["state"] == "running" and step_s > 0:
+    left, modelled = found["left_s"], run.config.get("hetero", {}).get("clock") == "virtual"
+    if left is None and found["state"] == "running" and step_s > 0 and not modelled:
         left = step_s * (found["steps"] - found["step"])
-    return f"{status.duration(gone)} of training" + ("" if left is None else f", {status.duration(left)} left at this pace")
+    return f"{status.duration(gone)} of {'modelled time' if modelled else 'training'}" + ("" if left is None else f", {status.duration(left)} left at this pace")
 
 
 def _accuracy(found, run, known):

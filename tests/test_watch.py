@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import time
+from datetime import UTC, datetime
 
 import h5py
 import numpy as np
@@ -28,16 +29,16 @@ JOB = '[training]\nepochs = {epochs}\nmax_steps = 0\nbatch_size = 8\n[log]\nflus
 class Made:
     """A run made by hand: ranks with so many vertices each, 10 steps an epoch."""
 
-    def __init__(self, folder, hosted=(2, 2), epochs=4):
+    def __init__(self, folder, hosted=(2, 2), epochs=4, tables="", **facts):
         (folder / "log").mkdir(parents=True)
         (folder / "job.toml").write_text("")
         self.folder, n = folder, sum(hosted)
         owned = np.split(np.arange(n), np.cumsum(hosted)[:-1])
         self.logs = [RankLog(folder / "log" / f"rank-{r:04d}.h5", r, v, network=r == 0) for r, v in enumerate(owned)]
-        facts = {"hosts": [os.uname().nodename], "ranks": len(hosted), "steps_per_epoch": 10, "model": "mlp", "data": "digits"}
+        facts = {"hosts": [os.uname().nodename], "ranks": len(hosted), "steps_per_epoch": 10, "model": "mlp", "data": "digits", **facts}
         graph = {"n": n, "edges": [(0, 1)], "W": None, "triplets": ([0], [0], [1.0]), "lambda2_modulus": 0.5, "spectral_gap": 0.5,
                  "spec": f"ring:{n}", "weights": "metropolis"}  # fmt: skip
-        self.logs[0].describe(JOB.format(epochs=epochs), facts, graph)
+        self.logs[0].describe(JOB.format(epochs=epochs) + tables, facts, graph)
 
     def steps(self, first, count, loss, **times):
         """times: {column: seconds of a vertex's step, a value a rank}."""
@@ -104,6 +105,47 @@ def test_before_the_first_epoch_the_pace_is_that_of_the_steps(tmp_path):
     # one vertex of each rank trains, batch 8: 16 samples a step of 1 s
     assert "samples/s      16  (1e+03 ms a step)" in text and "4 s of training, 36 s left" in text and "accuracy %     -" in text
     assert "1          0           -       -         -" in text, "a vertex that does not train"
+
+
+def test_vertices_of_their_own_pace_follow_each_other_in_no_rank(tmp_path):
+    """Each vertex takes 1 s a step, whoever shares its rank; rank 1 hosts three."""
+    run = Made(tmp_path / "run", hosted=(1, 3), asynchronous=True)
+    run.steps(0, 10, 0.25, compute_s=(0.75, 0.875), wait_s=(0.25, 0.125))
+    run.epoch(1, [0.5, 0.75, 1.0, 0.25])
+    handle = run.held()
+    text = "\n".join(watch.frame([run.folder])[0])
+    os.close(handle)
+    assert "samples/s      32  (1e+03 ms a step)" in text  # 4 vertices x 8 a step
+    assert "slowest rank   1: 875 ms of work a step, 125 ms of waiting; median rank 812 and 188" in text
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_what_is_left_of_modelled_time_is_told_in_seconds_of_the_machine(tmp_path, epochs):
+    """A quarter of the steps took 30 s here, and 5000 modelled ones: 90 s are left."""
+    started = datetime.fromtimestamp(time.time() - 30, UTC).isoformat()
+    run = Made(tmp_path / "run", tables='[hetero]\nclock = "virtual"\n', asynchronous=True, started=started)
+    run.steps(0, 10, 0.25, compute_s=(500, 500))
+    if epochs:
+        run.epoch(1, [0.5, 0.75, 1.0, 0.25], seconds=5000.0)
+    handle = run.held()
+    text, found = "\n".join(watch.frame([run.folder])[0]), status.figures(run.folder)
+    os.close(handle)
+    if epochs:
+        assert found["left_s"] == pytest.approx(90, abs=4), "to the time that this took"
+        assert re.search(r"time           1 h 23 min of modelled time, 1 min (29|3\d) s left at this pace", text)
+    else:
+        assert found["left_s"] is None and "time           1 h 23 min of modelled time\n" in text
+
+
+def test_ctrl_c_is_given_back_when_a_view_is_over(tmp_path, monkeypatch):
+    run = Made(tmp_path / "run")
+    run.steps(0, 15, 0.25)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    monkeypatch.setenv("TERM", "xterm")
+    before, frame, during = signal.getsignal(signal.SIGINT), watch.frame, []
+    monkeypatch.setattr(watch, "frame", lambda *words: during.append(signal.getsignal(signal.SIGINT)) or frame(*words))
+    watch.watch(run.folder)
+    assert len(during) == 1 and during[0] is not before and signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_thousand_vertices_are_summarised(tmp_path):

@@ -37,7 +37,7 @@ def _tell(directory, say):
             return False
     except PermissionError:
         raise UserError(f"{directory}: process {owner['pid']} is another user's; ask them to end it.") from None
-    say(f"{directory}: SIGUSR2 to process {owner['pid']}, which stops behind a checkpoint")
+    say(f"{directory}: SIGUSR2 to process {owner['pid']}, which ends, behind a checkpoint where it keeps any")
     return True
 
 

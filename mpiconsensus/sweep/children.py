@@ -52,11 +52,11 @@ def launcher(ranks):
 
 
 class Child:
-    """One run under way. name: of the run; output: the file that takes what it says."""
+    """One run under way. name: of the run; output: the file that takes what it says; told: when it was last asked to stop, 0 for never."""
 
     def __init__(self, root, name, words, environ):
         self.name, self.output = name, Path(root) / sweepdirectory.OUTPUT / f"{name}.log"
-        self.started, self._told = time.monotonic(), 0.0
+        self.started, self.told = time.monotonic(), 0.0
         train = ["-m", "mpiconsensus", "train", str(sweepdirectory.job_file(root, name)), "--out", str(Path(root) / name), "--resume", "auto"]
         with open(self.output, "ab") as said:
             # A session of its own: Ctrl-C at the terminal reaches the sweep alone, which stops the run behind a checkpoint.
@@ -71,8 +71,8 @@ class Child:
 
     def stop(self):
         """Ask the run for a checkpoint and its end, again every AGAIN_S; mpirun hands SIGUSR2 to its ranks."""
-        if time.monotonic() - self._told > AGAIN_S and self.process.poll() is None:
-            self._told = time.monotonic()
+        if time.monotonic() - self.told > AGAIN_S and self.process.poll() is None:
+            self.told = time.monotonic()
             self.process.send_signal(signal.SIGUSR2)
 
     def seconds(self):
