@@ -17,10 +17,40 @@ SCRIPT = ROOT / "tests" / "mpi" / "loop.py"
 RING = weights(4, [(0, 1), (1, 2), (2, 3), (0, 3)])
 
 
-def loop(ranks=4, **options):
-    done = mpirun(ranks, SCRIPT, json.dumps({"graph": "ring", **options}))
+FULL = np.full((4, 4), 0.25)
+ARCS = [(0, 1), (0, 2), (0, 3), (1, 2), (2, 3), (3, 0)]
+# Options of Network; k -> W_k, None where nothing is mixed; whether gradients are averaged.
+CASES = {
+    "period": ({"period": 2}, lambda k: RING if k % 2 == 0 else None, False),
+    "cta": ({"order": "cta"}, lambda k: RING, False),
+    "dpsgd": ({"order": "dpsgd"}, lambda k: RING, False),
+    "interrupted": ({"period": 2, "interrupted": True}, lambda k: RING if k % 2 == 0 else None, False),
+    "cta interrupted": ({"order": "cta", "period": 2, "interrupted": True}, lambda k: RING if k % 2 == 0 else None, False),
+    "dpsgd interrupted": ({"order": "dpsgd", "interrupted": True, "transport": "neighbor"}, lambda k: RING, False),
+    "local-sgd": ({"algorithm": "local-sgd", "tau": 3}, lambda k: FULL if (k + 1) % 3 == 0 else None, False),
+    "one-shot": ({"algorithm": "one-shot"}, lambda k: FULL if k == 6 else None, False),
+    "allreduce": ({"algorithm": "allreduce"}, lambda k: None, True),
+}
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    """What each vertex of four told, {case: [of vertex 0, ...]}: one launch, since each rank of one loads torch anew."""
+    arcs = tmp_path_factory.mktemp("graph") / "arcs.txt"
+    arcs.write_text("# directed\n" + "".join(f"{i} {j}\n" for i, j in ARCS))
+    cases = {name: options for name, (options, _, _) in CASES.items()}
+    cases |= {"one-peer": {"graph": "one-peer-exponential"}, "push-sum": {"graph": f"file:{arcs}", "weights": "push-sum", "algorithm": "push-sum"}}
+    return loop(4, cases)
+
+
+def loop(ranks, cases):
+    """Return {case: [what a vertex told, vertices ascending]} of cases {name: options}; on a ring where they name no graph."""
+    done = mpirun(ranks, SCRIPT, json.dumps({name: {"graph": "ring", **options} for name, options in cases.items()}))
     assert done.returncode == 0, done.stderr
-    return sorted((json.loads(line) for line in done.stdout.splitlines()), key=lambda o: o["vertex"])
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    found = {name: sorted((out for out in told if out["case"] == name), key=lambda out: out["vertex"]) for name in cases}
+    assert all([out["vertex"] for out in outs] == list(range(ranks)) for outs in found.values())
+    return found
 
 
 def replay(outs, mix, gradients_averaged=False, order="atc", pace=lambda k, i: 1.0):
@@ -70,22 +100,9 @@ def replay(outs, mix, gradients_averaged=False, order="atc", pace=lambda k, i: 1
     return [[p.detach().numpy() for p in m.parameters()] for m in models]
 
 
-@pytest.mark.parametrize(
-    "options, mix, averaged",
-    [
-        ({"period": 2}, lambda k: RING if k % 2 == 0 else None, False),
-        ({"order": "cta"}, lambda k: RING, False),
-        ({"order": "dpsgd"}, lambda k: RING, False),
-        ({"period": 2, "interrupted": True}, lambda k: RING if k % 2 == 0 else None, False),
-        ({"order": "cta", "period": 2, "interrupted": True}, lambda k: RING if k % 2 == 0 else None, False),
-        ({"order": "dpsgd", "interrupted": True, "transport": "neighbor"}, lambda k: RING, False),
-        ({"algorithm": "local-sgd", "tau": 3}, lambda k: np.full((4, 4), 0.25) if (k + 1) % 3 == 0 else None, False),
-        ({"algorithm": "one-shot"}, lambda k: np.full((4, 4), 0.25) if k == 6 else None, False),
-        ({"algorithm": "allreduce"}, lambda k: None, True),
-    ],
-)
-def test_a_users_loop_is_its_matrix_version(options, mix, averaged):
-    outs = loop(**options)
+@pytest.mark.parametrize("name", CASES)
+def test_a_users_loop_is_its_matrix_version(four, name):
+    (options, mix, averaged), outs = CASES[name], four[name]
     for p, first in [(p, first) for out in outs for p, first in zip(out["start"], outs[0]["start"])]:
         assert np.abs(np.array(p) - np.array(first)).max() < 1e-15, "all vertices start from vertex 0's values"
     ends = replay(outs, mix, averaged, options.get("order", "atc"))
@@ -98,10 +115,10 @@ def test_a_users_loop_is_its_matrix_version(options, mix, averaged):
     assert np.abs(np.array(outs[2]["mean_state"]["3.bias"]) - np.mean([o["end"][-1] for o in outs], axis=0)).max() < 1e-14
 
 
-def test_a_changing_directed_graph_serves_loop_and_averages():
+def test_a_changing_directed_graph_serves_loop_and_averages(four):
     """Four vertices on a one-peer exponential graph: hops 1, 2, 1, ...; two rounds average exactly."""
     hop = lambda k: np.stack([(np.eye(4)[i] + np.eye(4)[(i - 2 ** (k % 2)) % 4]) / 2 for i in range(4)])
-    outs = loop(graph="one-peer-exponential")
+    outs = four["one-peer"]
     ends = replay(outs, hop)
     for out, end in zip(outs, ends):
         for value, expected in zip(out["end"], end):
@@ -124,12 +141,10 @@ def test_the_log_and_the_measurements_know_directions(tmp_path):
         assert f"--graph {graph}: what is measured is an undirected graph that stays" in refused.stderr
 
 
-def test_push_sum_paces_a_users_optimizer(tmp_path):
+def test_push_sum_paces_a_users_optimizer(four):
     """Vertex 0 is heard by all and hears one: its push-sum weight, and so its learning rate, is not that of the others."""
-    arcs = [(0, 1), (0, 2), (0, 3), (1, 2), (2, 3), (3, 0)]
-    (tmp_path / "arcs.txt").write_text("# directed\n" + "".join(f"{i} {j}\n" for i, j in arcs))
-    outs = loop(graph=f"file:{tmp_path / 'arcs.txt'}", weights="push-sum", algorithm="push-sum")
-    a, w = column_stochastic(4, arcs), [np.ones(4)]
+    outs = four["push-sum"]
+    a, w = column_stochastic(4, ARCS), [np.ones(4)]
     for _ in range(7):
         w.append(a @ w[-1])
     assert np.ptp(w[-1]) > 0.3
@@ -139,10 +154,9 @@ def test_push_sum_paces_a_users_optimizer(tmp_path):
             np.testing.assert_allclose(value, expected, rtol=0, atol=1e-12)
 
 
-def test_a_bare_tensor_is_averaged():
-    outs = loop(ranks=3)
+def test_a_bare_tensor_is_averaged(four):
+    outs, w4 = loop(3, {"three": {}})["three"], four["cta"]
     w, values = weights(3, [(0, 1), (1, 2), (0, 2)]), np.array([[v, 2 * v + 1] for v in range(3)], float)
-    w4 = loop(ranks=4)
     values4 = np.array([[v, 2 * v + 1] for v in range(4)], float)
     assert np.allclose([o["average"] for o in outs], w @ values, atol=1e-15)
     assert np.allclose([o["average"] for o in w4], RING @ values4, atol=1e-15)
@@ -151,7 +165,7 @@ def test_a_bare_tensor_is_averaged():
 
 
 def test_one_process_is_a_plain_loop():
-    done = run(sys.executable, SCRIPT, json.dumps({"graph": "auto"}))
+    done = run(sys.executable, SCRIPT, json.dumps({"alone": {"graph": "auto"}}))
     assert done.returncode == 0, done.stderr
     out = json.loads(done.stdout)
     (end,) = replay([out], lambda k: None)
