@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -20,17 +21,29 @@ from mpiconsensus.transport import messages, peers, waiting
 SCRIPT = ROOT / "tests" / "mpi" / "rows.py"
 
 
-@pytest.mark.parametrize(
-    "ranks, words",
-    [
-        (4, "shared"), (5, "shared"), (4, "neighbor"), (5, "neighbor"), (5, "neighbor point-to-point"), (5, "neighbor collective staged"),
-        (4, "neighbor persistent-collective few"), (4, "neighbor point-to-point staged"), (4, "shared two-nodes"), (4, "onegpu two-nodes"),
-    ],
-)  # fmt: skip
-def test_rounds_are_their_matrices_and_move_no_row_too_many(ranks, words):
-    done = mpirun(ranks, SCRIPT, *words.split())
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+# Each rank of a launch loads torch once. The words of a case stand in tests/mpi/rows.py.
+LAUNCHES = {
+    4: ["shared", "neighbor", "neighbor persistent-collective few", "neighbor point-to-point staged", "shared two-nodes", "onegpu two-nodes"],
+    5: ["shared", "neighbor", "neighbor point-to-point", "neighbor collective staged"],
+}
+
+
+@pytest.fixture(scope="module")
+def rounds():
+    """Return the function that gives what so many ranks told of each case, {words: dict}; it fails where a rank did."""
+
+    @cache
+    def launch(ranks):
+        done = mpirun(ranks, SCRIPT, *LAUNCHES[ranks])
+        assert done.returncode == 0, done.stderr
+        return dict(zip(LAUNCHES[ranks], map(json.loads, done.stdout.splitlines()), strict=True))
+
+    return launch
+
+
+@pytest.mark.parametrize("ranks, words", [(ranks, words) for ranks, cases in LAUNCHES.items() for words in cases])
+def test_rounds_are_their_matrices_and_move_no_row_too_many(rounds, ranks, words):
+    told = rounds(ranks)[words]
     assert told["name"] == words.split()[0].replace("onegpu", "shared") and len(told["found"]) == ranks
     for rank in told["found"]:
         for received, needed, sent, readers in rank:
