@@ -82,26 +82,77 @@ def smaller(command):
     return f"{command} {STEPS}" if "mpiconsensus train" in command and "--dry-run" not in command else command
 
 
-# One process has loaded torch and forks for each command: a start of its own would take seconds.
+# A process that has loaded what takes seconds forks for each command. argv: modules; a line of input: what to run, its words, and
+# the file for what it says.
 SERVER = """
-import json, os, sys
-import mpiconsensus.cli.train, mpiconsensus.cost, mpiconsensus.inference, mpiconsensus.run, mpiconsensus.topology
+import importlib, json, os, runpy, sys, traceback
+for name in sys.argv[1:]:
+    importlib.import_module(name)
 for line in sys.stdin:
-    words, out = json.loads(line)
+    program, words, out = json.loads(line)
     child = os.fork()
     if not child:
         target = os.open(out, os.O_WRONLY | os.O_CREAT)
         os.dup2(target, 1), os.dup2(target, 2)
-        sys.argv, code = ["mpiconsensus", *words], 1
+        sys.argv, code = [program, *words], 1
         try:
-            mpiconsensus.cli.main()
+            if program == "mpiconsensus":
+                importlib.import_module("mpiconsensus.cli").main()
+            sys.path[0] = os.path.dirname(os.path.realpath(program))
+            runpy.run_path(program, run_name="__main__")
+            code = 0
         except SystemExit as end:
             code = end.code or 0
+            if isinstance(code, str):
+                print(code, file=sys.stderr)
+                code = 1
+        except BaseException:
+            traceback.print_exc()
         finally:
             sys.stdout.flush()
             os._exit(code)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+OF_COMMANDS = ["mpiconsensus.cli.train", "mpiconsensus.cost", "mpiconsensus.inference", "mpiconsensus.run", "mpiconsensus.topology"]
+OF_SCRIPTS = ["click", "h5py", "numpy"] + ["matplotlib.pyplot"] * bool(importlib.util.find_spec("matplotlib"))
+# Under one mpirun, one command after the other: argv[1] is a file with their words; beside it N.out takes what is said, N.code exit codes.
+BATCH = """
+import json, os, sys
+import mpiconsensus.cli
+where = os.path.dirname(sys.argv[1])
+for number, words in enumerate(json.load(open(sys.argv[1]))):
+    target = os.open(f"{where}/{number}.out", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(target, 1), os.dup2(target, 2), os.close(target)
+    sys.argv = ["mpiconsensus", *words]
+    try:
+        mpiconsensus.cli.main()
+    except SystemExit as end:
+        sys.stdout.flush()
+        with open(f"{where}/{number}.code", "a") as codes:
+            codes.write(f"{end.code or 0}\\n")
+"""
+TOGETHER = "mpirun -n 2 mpiconsensus "  # how commands of the batch begin, made smaller
+
+
+class Server:
+    """A process that runs commands and scripts in `folder` without a start of their own. modules: what it has loaded."""
+
+    def __init__(self, folder, env, modules):
+        self.out = folder / "output"
+        words = [sys.executable, "-c", SERVER, *modules]
+        self.process = subprocess.Popen(words, cwd=folder, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def run(self, program, words):
+        """Return (exit code, output)."""
+        self.out.unlink(missing_ok=True)
+        self.process.stdin.write(json.dumps([program, words, str(self.out)]) + "\n")
+        self.process.stdin.flush()
+        code = int(self.process.stdout.readline())
+        return code, self.out.read_text()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(timeout=30)
 
 
 class Checkout:
@@ -123,9 +174,7 @@ class Checkout:
             for language, text in blocks(page):
                 if language == "python" and "/" not in name_of(text) != "":
                     (folder / name_of(text)).write_text(text)
-        self.server = subprocess.Popen(
-            [sys.executable, "-c", SERVER], cwd=folder, env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self.commands, self.scripts = (Server(folder, self.environment, modules) for modules in (OF_COMMANDS, OF_SCRIPTS))
 
     def _programs(self):
         launcher = shlex.split(os.environ.get("MPIRUN", "mpirun --oversubscribe --bind-to none"))
@@ -148,18 +197,31 @@ class Checkout:
             done = subprocess.run([words[0], "-n", *words[1:]], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
             self.done[command] = done.returncode, done.stdout + done.stderr
         elif words[0] == "mpiconsensus":
-            out = self.folder / "output"
-            out.unlink(missing_ok=True)
-            self.server.stdin.write(json.dumps([words[1:], str(out)]) + "\n")
-            self.server.stdin.flush()
-            code = int(self.server.stdout.readline())
-            self.done[command] = code, out.read_text()
+            self.done[command] = self.commands.run(words[0], words[1:])
+        elif words[0] == "python":
+            self.done[command] = self.scripts.run(words[1], words[2:])
+        elif smaller(command).startswith(TOGETHER):
+            self.together()
         else:
             self.done[command] = self.shell(smaller(command))
 
-    def shell(self, line):
+    def together(self):
+        """Run all commands that begin with TOGETHER under one mpirun, in which each rank loads torch once."""
+        found = [command for command in ALL if smaller(command).startswith(TOGETHER) and not elsewhere(command)]
+        batch = self.folder / "batch"
+        batch.mkdir()
+        (batch / "batch.py").write_text(BATCH)
+        (batch / "words.json").write_text(json.dumps([shlex.split(smaller(command).removeprefix(TOGETHER)) for command in found]))
+        _, said = self.shell("mpirun -n 2 python batch/batch.py batch/words.json", timeout=400)
+        for number, command in enumerate(found):
+            output, codes = batch / f"{number}.out", batch / f"{number}.code"
+            ended = codes.read_text().split() if codes.exists() else []
+            code = max(map(int, ended)) if len(ended) == 2 else -1
+            self.done[command] = code, output.read_text() if output.exists() else said
+
+    def shell(self, line, timeout=120):
         done = subprocess.run(
-            ["bash", "-c", line], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=120, check=False
+            ["bash", "-c", line], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
         )
         return done.returncode, done.stdout + done.stderr
 
@@ -184,8 +246,8 @@ def checkout(tmp_path_factory):
                     here.done[page.name, number] = here.shell("python block.py")
         yield here
     finally:
-        here.server.stdin.close()
-        here.server.wait(timeout=30)
+        here.commands.close()
+        here.scripts.close()
 
 
 NETWORKS = [ROOT / "README.md", DOCS / "bring-your-own-model.md"]
