@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from analysis.runs import check_keys, finals
 from mpiconsensus.errors import UserError
 
 SUFFIXES = (".png", ".pdf", ".svg")
@@ -132,6 +133,16 @@ def save(figure, out, rows):
 def told(out, called):
     """Say what was made, of which runs."""
     click.echo(f"{out} and {out.with_suffix('.csv')}: {', '.join(called)}")
+
+
+def of_finals(runs, out, rows, draw, *keys):
+    """Read the ends of `runs`, draw(rows(ends, *keys), *keys) to `out` with the rows beside it, and say so; keys: of the job, None for none."""
+    check(out)
+    check_keys(*keys)
+    ends = finals(runs)
+    made = rows(ends, *keys)
+    save(draw(made, *keys), out, made)
+    told(out, [final.name for final in ends])
 
 
 def styles(count):

@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # from a checkout, installed or not
 
 from analysis import pictures
-from analysis.runs import finals, jobs, over_seeds, refuse_other_keys, refuse_twice
+from analysis.runs import jobs, over_seeds, refuse_other_keys, refuse_twice
 from mpiconsensus.errors import UserError
 
 KEYS = (
@@ -109,11 +109,7 @@ def draw(made):
 @pictures.RUNS
 @pictures.output("shuffle_fraction.png")
 def main(runs, out):
-    pictures.check(out)
-    ends = finals(runs)
-    made = rows(ends)
-    pictures.save(draw(made), out, made)
-    pictures.told(out, [final.name for final in ends])
+    pictures.of_finals(runs, out, rows, draw)
 
 
 if __name__ == "__main__":

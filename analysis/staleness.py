@@ -19,7 +19,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # from a checkout, installed or not
 
 from analysis import pictures
-from analysis.runs import check_keys, finals, jobs, over_seeds, refuse_other_keys, refuse_twice, value_of
+from analysis.runs import jobs, over_seeds, refuse_other_keys, refuse_twice, value_of
 from mpiconsensus.errors import UserError
 
 KEY = "algorithm.staleness"
@@ -98,12 +98,7 @@ def _ages(axis, made, bounds):
 @click.option("--by", metavar="KEY", help="A key of the job whose values get a line each, for example hetero.slowdown_probability.")
 @pictures.output("staleness.png")
 def main(runs, by, out):
-    pictures.check(out)
-    check_keys(by)
-    ends = finals(runs)
-    made = rows(ends, by)
-    pictures.save(draw(made, by), out, made)
-    pictures.told(out, [final.name for final in ends])
+    pictures.of_finals(runs, out, rows, draw, by)
 
 
 if __name__ == "__main__":
