@@ -6,8 +6,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -16,7 +14,6 @@ from mpiconsensus import models
 from mpiconsensus.errors import UserError
 from mpiconsensus.models import torchvision_models
 from mpiconsensus.models.cifar_resnet import Block, OptionA
-from mpiconsensus.models.normalisation import groups, replace_batch_norm
 
 DIGITS, FASHION, CIFAR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
 
@@ -239,96 +236,6 @@ def test_logistic_and_mlp_are_their_formulas():
         np.testing.assert_allclose(module(x).detach().numpy(), h @ a.T + b, rtol=1e-12, atol=1e-12)
 
 
-# Group normalisation
-
-
-@given(st.integers(1, 4096))
-def test_groups_are_as_many_as_the_rule_allows(channels):
-    allowed = [g for g in range(1, 33) if channels % g == 0 and (channels // g >= 4 or g == 1)]
-    assert groups(channels) == max(allowed)
-
-
-@pytest.mark.parametrize(
-    "name, shape",
-    [("digits-cnn", DIGITS), ("fashion-cnn", FASHION)]
-    + [(name, CIFAR) for name in ("resnet20", "shufflenet_v2_x1_0", "densenet121")],
-)
-def test_group_norm_leaves_no_batch_norm_and_trains(name, shape):
-    batch = models.build(name, shape, 10)
-    group = models.build(name, shape, 10, norm="group")
-    assert batch_norms(batch) and not batch_norms(group)
-    assert len([m for m in group.modules() if isinstance(m, nn.GroupNorm)]) == len(batch_norms(batch))
-    assert size(group) == size(batch)
-    assert not list(group.buffers())
-    loss, before, after = step(group, shape, 10)
-    assert np.isfinite(loss)
-    assert not torch.equal(before[0], after[0])
-
-
-def test_group_norm_keeps_scale_shift_and_eps():
-    batch = nn.BatchNorm2d(12, eps=0.25)
-    nn.init.normal_(batch.weight)
-    nn.init.normal_(batch.bias)
-    net = replace_batch_norm(nn.Sequential(batch, nn.Sequential(batch)).double())
-    assert net[0] is net[1][0]
-    x = torch.randn(2, 12, 3, 3, dtype=torch.float64)
-    y = x.numpy().reshape(2, 3, 4 * 9)
-    y = (y - y.mean(2, keepdims=True)) / np.sqrt(y.var(2, keepdims=True) + 0.25)
-    scale, shift = (p.detach().numpy()[:, None, None] for p in (batch.weight, batch.bias))
-    y = y.reshape(2, 12, 3, 3) * scale + shift
-    np.testing.assert_allclose(net[0](x).detach().numpy(), y, rtol=1e-12, atol=1e-12)
-    assert replace_batch_norm(nn.Sequential(nn.BatchNorm1d(8, affine=False)))[0].weight is None
-
-
-# Randomness
-
-
-@pytest.mark.parametrize("name, shape", [("mlp", (9,)), ("resnet20", CIFAR), ("mobilenet_v3_small", CIFAR)])
-def test_the_seed_makes_the_model(name, shape):
-    def drawn(seed):
-        torch.manual_seed(seed)
-        module = models.build(name, shape, 4)
-        return torch.cat([p.detach().flatten() for p in module.parameters()]), torch.rand(1)
-
-    (a, next_a), (b, next_b), (c, _) = drawn(3), drawn(3), drawn(4)
-    assert torch.equal(a, b) and torch.equal(next_a, next_b)
-    assert not torch.equal(a, c)
-
-
-@pytest.mark.parametrize(
-    "name, shape",
-    [("logistic", (9,)), ("mlp", (9,)), ("digits-cnn", DIGITS), ("fashion-cnn", FASHION), ("resnet20", CIFAR)]
-    + [(name, CIFAR) for name in ("resnet18", "shufflenet_v2_x1_0", "squeezenet1_1", "densenet121")]
-    + [(name, CIFAR) for name in ("vit_b_32", "swin_t", "efficientnet_b0")],
-)
-def test_stochastic_is_what_draws_in_a_training_forward(name, shape):
-    module = models.build(name, shape, 4)
-    before = torch.get_rng_state()
-    module(torch.zeros(4, *shape))
-    assert models.is_stochastic(module) == (not torch.equal(before, torch.get_rng_state()))
-
-
-class Foreign(nn.Module):
-    def forward(self, x):
-        return F.dropout(x, 0.5, self.training)
-
-
-@pytest.mark.parametrize(
-    "module, expected",
-    [
-        (nn.Dropout(0.1), True),
-        (nn.Dropout(0.0), False),
-        (nn.AlphaDropout(0.1), True),
-        (nn.RReLU(), True),
-        (nn.MultiheadAttention(4, 2, dropout=0.1), True),
-        (nn.MultiheadAttention(4, 2), False),
-        (nn.Sequential(nn.Linear(2, 2), Foreign()), True),
-    ],
-)
-def test_stochastic_parts(module, expected):
-    assert models.is_stochastic(module) == expected
-
-
 # Names and errors
 
 
@@ -410,90 +317,3 @@ def test_importing_and_building_load_neither_torchvision_nor_mpi():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
-
-
-# A model of one's own
-
-OWN = """
-import torch
-from torch import nn
-
-SIZE = 3
-
-class Net(nn.Sequential):
-    def __init__(self, shape, classes):
-        super().__init__(nn.Flatten(), nn.Linear(shape[0], classes), nn.BatchNorm1d(classes))
-
-def flat(shape, classes):
-    return nn.Linear(shape[0], 1)
-
-def wide(shape, classes):
-    return nn.Linear(shape[0] + 1, classes)
-
-def text(shape, classes):
-    return "net"
-
-def narrow(shape):
-    return nn.Linear(shape[0], 2)
-
-def broken(shape, classes):
-    raise ValueError("no such\\nlayer")
-"""
-
-
-@pytest.fixture
-def own(tmp_path, monkeypatch):
-    """Make own_models.py and others in the current directory, importable by nothing else."""
-    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "own_models.py").write_text(OWN)
-    (tmp_path / "own_syntax.py").write_text("def net(:\n")
-    (tmp_path / "own_import.py").write_text("import absent_package\n")
-    (tmp_path / "own_exit.py").write_text("raise SystemExit(1)\n")
-    (tmp_path / "own_package").mkdir()
-    (tmp_path / "own_package" / "net.py").write_text(OWN)
-    yield
-    for name in [name for name in sys.modules if name.startswith("own_")]:
-        del sys.modules[name]
-
-
-@pytest.mark.parametrize("package", ["own_models", "own_package.net"])
-def test_a_builder_in_the_current_directory(own, package):
-    module = models.build(f"{package}:Net", (9,), 4)
-    assert type(module).__module__ == package
-    assert module.training
-    assert module[2].num_batches_tracked == 0
-    assert models.is_stochastic(module) is False
-    loss, before, after = step(module, (9,), 4)
-    assert np.isfinite(loss) and not torch.equal(before[0], after[0])
-    assert not batch_norms(models.build(f"{package}:Net", (9,), 4, norm="group"))
-
-
-@pytest.mark.parametrize(
-    "name, words",
-    [
-        ("own_models:", ["package:builder"]),
-        (":Net", ["package:builder"]),
-        ("own models:Net", ["package:builder"]),
-        ("own_absent:Net", ["no module 'own_absent'", "directory"]),
-        ("own_package.absent:Net", ["no module 'own_package.absent'"]),
-        ("own_import:Net", ["importing own_import raised ModuleNotFoundError", "absent_package", "own_import.py"]),
-        ("own_syntax:Net", ["importing own_syntax raised SyntaxError", "own_syntax.py, line 1"]),
-        ("own_exit:Net", ["importing own_exit raised SystemExit"]),
-        ("own_models:Nett", ["no 'Nett'", "Did you mean 'Net'?"]),
-        ("own_models:SIZE", ["not callable", "name a function"]),
-        ("own_models:text", ["gave a str", "torch.nn.Module"]),
-        ("own_models:narrow", ["TypeError", "classes"]),
-        ("own_models:broken", ["ValueError: no such layer", "own_models.py, line 24"]),
-        ("own_models:flat", ["(2, 1)", "(2, 4)"]),
-        ("own_models:wide", ["forward", "shape (9,)", "RuntimeError"]),
-    ],
-)
-def test_each_failure_of_a_builder_is_one_line(own, name, words):
-    with pytest.raises(UserError) as caught:
-        models.build(name, (9,), 4)
-    text = str(caught.value)
-    assert "\n" not in text
-    assert repr(name) in text
-    assert "importlib" not in text
-    assert all(word in text for word in words), text
