@@ -80,7 +80,8 @@ def test_a_run_that_stood_still_for_a_checkpoint_goes_on_elsewhere(tmp_path, nam
         assert run.closing["mass"] == pytest.approx(1, abs=1e-9)
         # A row to either neighbour, or one there and one back; a running sum is in float64.
         least = 2 * run.facts["parameters"] * (8 if name == "async-gossip" else 4)
-        sent = run.steps("bytes_sent")[:15]  # later a vertex whose readers are through may send nothing
+        # Whose readers are all through sends no more sums; else all steps count, those that a checkpoint found half done too.
+        sent = run.steps("bytes_sent")[: 15 if name == "async-gossip" else 26]
         assert (sent >= least).all() and (sent == sent[0, 0]).all()
 
 
