@@ -1,0 +1,164 @@
+"""Compressors of a matrix to r of its directions: what is sent are the factors, r (m + n) numbers.
+
+A vector is laid row by row into m x n, m the divisor of d nearest sqrt(d), padded with zeros where it has none but 1. A
+tensor of a network is its first dimension by the others.
+"""
+
+import math
+
+import numpy as np
+
+from mpiconsensus.compress.base import Compressor, joined
+
+
+def matrix_shape(d, shape=None):
+    """Return (m, n) of a vector of d elements, or of a tensor's shape."""
+    if shape is not None and len(shape) > 1:
+        return shape[0], d // shape[0]
+    root = math.sqrt(d)
+    divisors = [m for m in range(1, d + 1) if d % m == 0] if d < 10_000 else _divisors(d)
+    m = min(divisors, key=lambda m: (abs(m - root), m))
+    if m == 1 and d > 3:  # a prime: the square that holds it
+        m = math.isqrt(d - 1) + 1
+        return m, -(-d // m)
+    return m, d // m
+
+
+def _divisors(d):
+    small = [m for m in range(1, math.isqrt(d) + 1) if d % m == 0]
+    return small + [d // m for m in small]
+
+
+def orthonormal(a):
+    """Return an orthonormal basis of the columns of a (m, r): Householder QR."""
+    return np.linalg.qr(a)[0]
+
+
+class LowRank(Compressor):
+    """factors(a, random) -> (P (m, r), Q (n, r)): C(a) = P Q'. Both are sent."""
+
+    def __init__(self, d, dtype=np.float32, shape=None, r=1):
+        super().__init__(d, dtype, shape)
+        self.m, self.n = matrix_shape(d, shape)
+        self.r = min(r, self.m, self.n)
+        self._padded = np.zeros(self.m * self.n, self.dtype)
+
+    @property
+    def constant(self):
+        return self.r / min(self.m, self.n)
+
+    @property
+    def bits(self):
+        return self.b * self.r * (self.m + self.n)
+
+    def matrix(self, x):
+        if self.m * self.n == self.d:
+            return x.reshape(self.m, self.n)
+        self._padded[: self.d] = x
+        return self._padded.reshape(self.m, self.n)
+
+    def encode(self, x, random):
+        return joined(*self.factors(self.matrix(x), random))
+
+    def decode(self, message, out, random):
+        numbers = message.copy().view(self.dtype)
+        p, q = numbers[: self.m * self.r].reshape(self.m, self.r), numbers[self.m * self.r :].reshape(self.n, self.r)
+        out[:] = (p @ q.T).reshape(-1)[: self.d]
+
+
+class SVD(LowRank):
+    name = "svd"
+    formula = "the best matrix of rank r: r singular vectors and values"
+
+    def factors(self, a, random):
+        u, s, vt = np.linalg.svd(a, full_matrices=False)
+        return u[:, : self.r] * s[: self.r], vt[: self.r].T
+
+
+class RandomisedSVD(LowRank):
+    """Halko, Martinsson & Tropp 2011, algorithms 4.4 and 5.1: a sketch of r + p columns after q power steps, cut to rank r."""
+
+    name = "randomised-svd"
+    formula = "rank r of a sketch with p more columns and q power steps; Halko, Martinsson & Tropp 2011"
+    draws = True
+
+    def __init__(self, d, dtype=np.float32, shape=None, r=1, p=4, q=1):
+        super().__init__(d, dtype, shape, r)
+        self.sketch, self.steps = min(self.r + p, self.m, self.n), q
+
+    def factors(self, a, random):
+        basis = orthonormal(a @ random.standard_normal((self.n, self.sketch)).astype(self.dtype))
+        for _ in range(self.steps):
+            basis = orthonormal(a @ orthonormal(a.T @ basis))
+        u, s, vt = np.linalg.svd(basis.T @ a, full_matrices=False)
+        return basis @ (u[:, : self.r] * s[: self.r]), vt[: self.r].T
+
+
+class PowerStep(LowRank):
+    """P = orth(A Q), Q = A' P, Q kept for the next time (Vogels, Karimireddy & Jaggi 2019, algorithm 1).
+
+    From a Q that A maps to almost nothing the step would find nothing: then Q is drawn anew. Q is the state of whoever encodes.
+    """
+
+    name = "power-step"
+    formula = "P = orth(A Q), Q = A'P, from the Q of the last time; PowerSGD, Vogels et al. 2019"
+    draws = True
+    TINY = 1e-3  # of the norm of A that the step must find, as a share of what a random direction finds
+
+    def __init__(self, d, dtype=np.float32, shape=None, r=1):
+        super().__init__(d, dtype, shape, r)
+        self.q = None
+
+    @property
+    def constant(self):
+        """None from a given Q; a fresh Gaussian one has r / min(m, n) in expectation."""
+        return None
+
+    def factors(self, a, random):
+        if self.q is None:
+            self.q = random.standard_normal((self.n, self.r)).astype(self.dtype)
+        p, q = self._step(a)
+        norm = np.linalg.norm(a)
+        if norm > 0 and np.linalg.norm(q) < self.TINY * norm * math.sqrt(self.r / min(self.m, self.n)):
+            self.q = random.standard_normal((self.n, self.r)).astype(self.dtype)
+            p, q = self._step(a)
+        if norm > 0:
+            self.q = q
+        return p, q
+
+    def _step(self, a):
+        p = orthonormal(a @ self.q)
+        return p, a.T @ p
+
+    def state_dict(self):
+        return {"q": self.q}
+
+    def load_state_dict(self, state):
+        self.q = state["q"]
+
+
+class Subspace(LowRank):
+    """(m / r) Q Q'A for a random r-dimensional subspace that all ranks draw alike: only Q'A is sent, and such messages add up."""
+
+    name = "subspace"
+    formula = "(m / r) Q Q'A, Q orthonormal from a shared seed; Q'A is sent"
+    unbiased = shared = draws = True
+
+    @property
+    def constant(self):
+        return self.m / self.r
+
+    @property
+    def bits(self):
+        return self.b * self.r * self.n
+
+    def encode(self, x, random):
+        return joined(self._basis(random).T @ self.matrix(x))
+
+    def decode(self, message, out, random):
+        sent = message.copy().view(self.dtype).reshape(self.r, self.n)
+        out[:] = (self._basis(random) @ sent).reshape(-1)[: self.d] * self.dtype.type(self.m / self.r)
+
+    def _basis(self, random):
+        # the signs that QR fixes do not matter: Q Q' is the projection onto a uniformly random subspace
+        return orthonormal(random.standard_normal((self.m, self.r)).astype(self.dtype))
