@@ -59,6 +59,12 @@ class Compressor(ABC):
         """The contraction of scale * C."""
         return 1.0 / self.constant if self.unbiased else self.constant
 
+    def decoded(self, x, random):
+        """Return C(x) of a compressor that keeps a state: encoded once, decoded without."""
+        out = np.empty(self.d, self.dtype)
+        self.decode(self.encode(np.ascontiguousarray(x, self.dtype), random), out, random)
+        return out
+
     def __call__(self, x, random=None):
         """Return C(x), by way of the message; for tests and for small vectors."""
         x = np.ascontiguousarray(x, self.dtype).reshape(-1)

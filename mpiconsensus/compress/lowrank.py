@@ -97,13 +97,13 @@ class RandomisedSVD(LowRank):
 class PowerStep(LowRank):
     """P = orth(A Q), Q = A' P, Q kept for the next time (Vogels, Karimireddy & Jaggi 2019, algorithm 1).
 
-    From a Q that A maps to almost nothing the step would find nothing: then Q is drawn anew. Q is the state of whoever encodes.
+    A column of Q that A maps to almost nothing would find nothing: it is drawn anew. Q is the state of whoever encodes.
     """
 
     name = "power-step"
     formula = "P = orth(A Q), Q = A'P, from the Q of the last time; PowerSGD, Vogels et al. 2019"
     draws = True
-    TINY = 1e-3  # of the norm of A that the step must find, as a share of what a random direction finds
+    TINY = 1e-3  # what a column finds of A, as a share of what a random one does
 
     def __init__(self, d, dtype=np.float32, shape=None, r=1):
         super().__init__(d, dtype, shape, r)
@@ -117,18 +117,16 @@ class PowerStep(LowRank):
     def factors(self, a, random):
         if self.q is None:
             self.q = random.standard_normal((self.n, self.r)).astype(self.dtype)
-        p, q = self._step(a)
         norm = np.linalg.norm(a)
-        if norm > 0 and np.linalg.norm(q) < self.TINY * norm * math.sqrt(self.r / min(self.m, self.n)):
-            self.q = random.standard_normal((self.n, self.r)).astype(self.dtype)
-            p, q = self._step(a)
-        if norm > 0:
-            self.q = q
-        return p, q
-
-    def _step(self, a):
+        if norm == 0:
+            return np.zeros((self.m, self.r), self.dtype), self.q
+        found, sizes = np.linalg.norm(a @ self.q, axis=0), np.linalg.norm(self.q, axis=0)
+        blind = found <= self.TINY * norm * sizes / math.sqrt(self.n)
+        if blind.any():
+            self.q[:, blind] = random.standard_normal((self.n, int(blind.sum())))
         p = orthonormal(a @ self.q)
-        return p, a.T @ p
+        self.q = a.T @ p
+        return p, self.q
 
     def state_dict(self):
         return {"q": self.q}
