@@ -78,7 +78,7 @@ def _layout(job, source):
 def _traffic(job, source, wiring, layout, row):
     """Return (algorithm, bytes that all vertices send a step, averaged over the first so many steps, so many)."""
     counted = min(_total_steps(job, source, wiring.n), MOST_STEPS)
-    algorithm = make(Setting.of(wiring, job.algorithm, job.hetero.powers, job.training.seed, counted))
+    algorithm = make(Setting.of(wiring, job.algorithm, job.hetero.powers, job.training.seed, counted, job.compression))
     return algorithm, sum(_bytes_of_step(algorithm, k, wiring.n, row, layout) for k in range(counted)) / counted, counted
 
 

@@ -8,7 +8,7 @@ import numpy as np
 class Record:
     """The steps of one epoch on one rank: columns of (K, m), kept until they are logged."""
 
-    NAMES = ("loss", "io_s", "compute_s", "wait_s", "mix_s", "hidden_s", "bytes_sent", "ended_s")
+    NAMES = ("loss", "io_s", "compute_s", "wait_s", "mix_s", "hidden_s", "bytes_sent", "bits_formula", "residual", "ended_s")
 
     def __init__(self, m, first, steps):
         self.m, self.first, self.taken, self.logged = m, first, 0, 0
@@ -29,9 +29,10 @@ class Record:
         record.started -= seconds
         return record
 
-    def add(self, loss, rate, io_s, compute_s, wait_s, mix_s, hidden_s, bytes_sent, ended_s):
+    def add(self, loss, rate, io_s, compute_s, wait_s, mix_s, hidden_s, bytes_sent, bits_formula, residual, ended_s):
         # A rank's waiting and mixing are shared out evenly among the vertices that it hosts.
-        for name, value in zip(self.NAMES, (loss, io_s, compute_s, wait_s / self.m, mix_s / self.m, hidden_s / self.m, bytes_sent, ended_s)):
+        shared = wait_s / self.m, mix_s / self.m, hidden_s / self.m
+        for name, value in zip(self.NAMES, (loss, io_s, compute_s, *shared, bytes_sent, bits_formula, residual, ended_s), strict=True):
             self.columns[name][self.taken] = value
         self.rates[self.taken] = rate
         self.taken += 1

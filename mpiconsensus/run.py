@@ -244,7 +244,8 @@ class Session:
         sample_bytes, sample_wire = trainer.samples.take()
         self.log.epoch(
             epoch=epoch, step=trainer.k, accuracy=scores.accuracy if scores else nothing, test_loss=scores.loss if scores else nothing,
-            consensus_distance_vertex=distances[:, 1], bytes_wire=wire // trainer.block.m, sample_bytes_sent=sample_bytes,
+            consensus_distance_vertex=distances[:, 1], bytes_uncompressed=trainer.stepper.uncompressed(record.taken, sums["bytes_sent"]),
+            bytes_wire=wire // trainer.block.m, sample_bytes_sent=sample_bytes,
             sample_bytes_wire=sample_wire,
             samples=record.trained * np.array([loader.batch_size for loader in trainer.loaders]), **sums,
         )  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mpiconsensus import algorithms, models, optim
+from mpiconsensus import algorithms, compressing, models, optim
 from mpiconsensus.block import Block, Layout, row_length
 from mpiconsensus.concurrency import open_concurrency
 from mpiconsensus.data.augment import Augment
@@ -47,7 +47,8 @@ class Trainer:
         self.layout_of_images = memory_format(job, source)
         self._load()
         self._build()
-        self.rate = optim.learning_rate(job.training, wiring.n, self.steps_per_epoch, self.total_steps)
+        peak = compressing.theory(self, job.compression) if self.algorithm.compressed and job.compression.multiple else job.training.lr
+        self.rate = optim.learning_rate(job.training, wiring.n, self.steps_per_epoch, self.total_steps, peak)
 
     def _load(self):
         job, seed = self.job, self.job.training.seed
@@ -91,8 +92,10 @@ class Trainer:
 
     def _build(self):
         job, training = self.job, self.job.training
-        setting = algorithms.Setting.of(self.wiring, job.algorithm, job.hetero.powers, training.seed, self.total_steps)
+        setting = algorithms.Setting.of(self.wiring, job.algorithm, job.hetero.powers, training.seed, self.total_steps, job.compression)
         self.algorithm = algorithms.make(setting)
+        if self.algorithm.compressed:
+            self.world.agree(self._check_compressed)
         modules = self.world.agree(self._modules)
         self.stochastic = models.is_stochastic(modules[0])
         mixed_state = training.momentum_policy == "mixed"
@@ -119,11 +122,27 @@ class Trainer:
 
     def _make_steps(self):
         job = self.job
-        self.stepper = Stepper(
-            self.algorithm, job.algorithm.order, self.exchange, self.reduction, self.block, self.placement,
+        words = self.algorithm, job.algorithm.order, self.exchange, self.reduction, self.block, self.placement
+        ways = dict(
             optimizers=self.optimizers, momentum_policy=job.training.momentum_policy,
             on_mixed=self._restart_buffers if job.model.buffers == "reset" else None,
         )  # fmt: skip
+        if self.algorithm.compressed:
+            self.stepper = compressing.open_stepper(*words, **ways, world=self.world, options=job.compression, seed=job.training.seed)
+        else:
+            self.stepper = Stepper(*words, **ways)
+
+    def _check_compressed(self):
+        """Raise UserError where a compressed algorithm cannot train this job."""
+        name, training = self.algorithm.name, self.job.training
+        if self.algorithm.averages_gradients and training.init != "identical":
+            raise UserError(f"algorithm.name = {name} keeps replicas equal that start equal; take training.init = identical.")
+        if self.algorithm.whole_shards and max(loader.batches_per_pass for loader in self.loaders) > 1:
+            size = max(len(loader.shard.y) for loader in self.loaders)
+            raise UserError(
+                f"algorithm.name = {name} needs gradients of whole shards: with batches what they differ in stays in its memory; "
+                f"take training.batch_size = {size}, or algorithm.name = ef21 or diana."
+            )
 
     def _modules(self):
         job = self.job
@@ -174,7 +193,7 @@ class Trainer:
             losses[i], compute_s[i] = found[0], found[2]
             io_s[i] += found[1]
         if self.algorithm.averages_gradients:
-            self.stepper.mean_gradients(self.block.gradients)
+            self.stepper.mean_gradients(self.block.gradients, rate)
         self._clip(trained)
         self.stepper.after(lambda i, decay: self._update(i, rate, decay, compute_s))
         return losses, io_s, compute_s
@@ -247,6 +266,7 @@ class Trainer:
             "buffers": {name: b.clone() for name, b in self.block.modules[i].named_buffers()},
             "optimizer": self.optimizers.state_dict(i),
             "batches_drawn": self.batches_drawn[i],
+            "compression": self.stepper.state_of(i) if self.algorithm.compressed else None,
             "sample_bytes": [int(self.samples.sent[i]), int(self.samples.wire[i])],
         }
 
@@ -262,6 +282,8 @@ class Trainer:
             buffer.copy_(state["buffers"][name])
         self.optimizers.load_state_dict(i, state["optimizer"])
         self.batches_drawn[i] = state["batches_drawn"]
+        if self.algorithm.compressed:
+            self.stepper.load_state_of(i, state["compression"])
         self.samples.sent[i], self.samples.wire[i] = state.get("sample_bytes", (0, 0))  # older checkpoints have none
 
     def close(self):

@@ -1,0 +1,276 @@
+"""One step of an algorithm with compressed messages, on the rows of a rank.
+
+The arithmetic is that of numpy on vectors without padding, on the host: rows of a GPU come there. What vertices receive is
+summed in their order, so that every placement gives the same bits.
+
+m hosted vertices, n vertices, d trained parameters.
+"""
+
+import time
+
+import numpy as np
+import torch
+
+from mpiconsensus.compress.base import FLOAT_BITS
+from mpiconsensus.compress.codec import Codec
+from mpiconsensus.errors import UserError
+from mpiconsensus.randomness import generator
+from mpiconsensus.stepper import Stepper
+from mpiconsensus.transport.packets import Packets
+
+SEED_BITS = 64  # of a support that all draw alike, a message
+
+
+class Compressing(Stepper):
+    """A Stepper whose messages are compressed. options: the table [compression]; world, seed: of the run.
+
+    bits: (m,) of the messages since the last `take`, by formula, each counted once whatever its receivers. residual: (m,)
+    2-norm of what those messages left out.
+    """
+
+    def __init__(self, algorithm, order, exchange, reduction, block, placement, *, world, options, seed, **words):
+        if words.get("momentum_policy", "local") == "mixed" or block.layout.buffers or words.get("on_mixed"):
+            raise UserError(
+                f"algorithm.name = {algorithm.name} sends compressed parameters or gradients alone; "
+                "take training.momentum_policy = local and model.buffers = local."
+            )
+        # A codec a vertex: some keep a state.
+        self.codecs = [Codec(options.operator, block.layout, options.scope) for _ in range(block.m)]
+        self.codec = self.codecs[0]
+        self.dtype = self.codec.dtype
+        algorithm.open(self.codec, placement.hosted, self.dtype)
+        super().__init__(algorithm, order, exchange, reduction, block, placement, **words)
+        self.world, self.seed = world, seed
+        self.packets = Packets(world, placement, getattr(algorithm, "w", None))
+        self._sum, self._out = np.empty(self.codec.count, self.dtype), np.empty(self.codec.count, self.dtype)
+        self.way = way(self.codec, placement.n)
+
+    def take(self):
+        """Return and clear (wait_s, mix_s, hidden_s, bytes_sent, bits, residual)."""
+        taken = (*super().take()[:4], getattr(self, "bits", None), getattr(self, "residual", None))
+        self.bits, self.residual = np.zeros(self.block.m), np.full(self.block.m, np.nan)
+        return taken
+
+    def random(self, vertex):
+        """Return the Generator of a vertex's message at this step; of a shared support, that of all."""
+        if not self.codec.draws:
+            return None
+        return generator(self.seed, "support", 0, self.k) if self.codec.shared else generator(self.seed, "compress", vertex, self.k)
+
+    def _vector(self, row):
+        return self.codec.gather(row if row.device.type == "cpu" else row.cpu())
+
+    def _write(self, vector, row):
+        if row.device.type == "cpu":
+            self.codec.scatter(vector, row)
+        else:
+            host = torch.zeros(row.shape, dtype=row.dtype)
+            self.codec.scatter(vector, host)
+            row.copy_(host)
+
+    def _encode(self, i, vector):
+        """Return (message, C(vector) times the factor of the algorithm) of hosted vertex i, and count what is sent."""
+        vertex, start = self.placement.hosted[i], time.perf_counter()
+        message = self.codecs[i].encode(vector, self.random(vertex))
+        self.bits[i] += self.codec.bits + SEED_BITS * self.codec.shared
+        c = self._decode(message, vertex)
+        self.residual[i] = np.hypot(0.0 if np.isnan(self.residual[i]) else self.residual[i], np.linalg.norm(vector - c))
+        self.mix_s += time.perf_counter() - start
+        return message, c
+
+    def _decode(self, message, vertex):
+        """Return what a message says, (d,), overwritten by the next one's."""
+        self.codec.decode(message, self._out, self.random(vertex))
+        if self.algorithm.factor != 1.0:
+            self._out *= self.dtype.type(self.algorithm.factor)
+        return self._out
+
+    def wire_bytes(self):
+        return super().wire_bytes() + self.packets.wire_bytes
+
+    def state_of(self, i):
+        """Return the state of hosted vertex i; what is one for the network is that of vertex 0."""
+        algorithm = self.algorithm
+        common = {name: getattr(algorithm, name) for name in algorithm.common} if self.placement.hosted[i] == 0 else {}
+        state = {"own": algorithm.state_dict(i), "common": common, "codec": self.codecs[i].state_dict()}
+        return {part: {name: torch.from_numpy(np.array(value)) for name, value in values.items()} for part, values in state.items()}
+
+    def load_state_of(self, i, state):
+        """Continue from a state of hosted vertex i."""
+        arrays = {part: {name: value.numpy() for name, value in values.items()} for part, values in state.items()}
+        self.algorithm.load_state_dict(i, arrays["own"])
+        self.codecs[i].load_state_dict(arrays["codec"])
+        for name, value in arrays["common"].items():
+            getattr(self.algorithm, name)[:] = value
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        first = int(self.placement.owner[0])
+        for name in self.algorithm.common:
+            array = getattr(self.algorithm, name)
+            array[:] = self.world.bcast(array if self.world.rank == first else None, first)
+
+    def drain(self):
+        self.packets.close()
+
+
+class AmongAllStepper(Compressing):
+    """Replaces each gradient by the direction that all replicas go along."""
+
+    def mean_gradients(self, gradients, rate):
+        start, algorithm = time.perf_counter(), self.algorithm
+        vectors = [self._vector(row) for row in gradients]
+        if algorithm.dense(self.k):
+            for i, vector in enumerate(vectors):
+                algorithm.uncompressed(i, vector)
+            self.bits += FLOAT_BITS * self.codec.count
+            mean = self._dense_mean(vectors)
+            self._count_dense()
+        else:
+            mean = self._exchange(vectors, rate)
+        direction = algorithm.received(mean, rate)
+        for row in gradients:
+            self._write(direction, row)
+        self.wait_s += time.perf_counter() - start - self.mix_s
+
+    def uncompressed(self, steps, sent):
+        return np.full(self.block.m, steps * self._ring_bytes())
+
+    def _exchange(self, vectors, rate):
+        """Compress what the hosted vertices send, and return the mean of what all have sent."""
+        messages, decoded = [], []
+        for i, vector in enumerate(vectors):
+            message, c = self._encode(i, self.algorithm.outgoing(i, vector, rate))
+            self.algorithm.sent(i, c)
+            messages.append(message)
+            if self.way == "dense":
+                decoded.append(c.copy())
+        if self.way == "dense":
+            self._count_dense()
+            return self._dense_mean(decoded)
+        if self.way == "sum":
+            return self._sum_of_payloads(messages)
+        self.bytes_sent += (self.placement.n - 1) * np.array([len(message) for message in messages])
+        total = self._sum
+        total[:] = 0
+        for vertex, message in enumerate(self.packets.to_all(messages)):
+            total += self._decode(message, vertex)
+        total *= self.dtype.type(1.0 / self.placement.n)
+        return total
+
+    def _sum_of_payloads(self, messages):
+        """Return the mean of messages that all have the same support: their numbers are averaged, and decoded once."""
+        payloads = [torch.from_numpy(np.array(self.codec.payload(message))) for message in messages]
+        mean = self.reduction.mean(payloads).numpy()
+        n = self.placement.n
+        self.bytes_sent += 2 * (n - 1) * mean.nbytes // n
+        self.codec.decode_payload(mean, self._out, self.random(0))
+        return self._out * self.dtype.type(self.algorithm.factor)
+
+    def _dense_mean(self, vectors):
+        return self.reduction.mean([torch.from_numpy(np.ascontiguousarray(v)) for v in vectors]).numpy()
+
+    def _count_dense(self):
+        self.bytes_sent += self._ring_bytes()
+
+    def _ring_bytes(self):
+        n = self.placement.n
+        return 2 * (n - 1) * self.codec.count * self.dtype.itemsize // n
+
+
+class OnGraphStepper(Compressing):
+    """Gossip of compressed differences behind the optimizer's step."""
+
+    def __init__(self, algorithm, *words, **keywords):
+        super().__init__(algorithm, *words, **keywords)
+        self._listeners = np.array([sum(j != vertex for j in algorithm.w[vertex]) for vertex in self.placement.hosted])
+
+    def uncompressed(self, steps, sent):
+        return steps * len(self.algorithm.parts) * self._listeners * self.codec.count * self.dtype.itemsize
+
+    def after(self, update):
+        algorithm, placement = self.algorithm, self.placement
+        if hasattr(algorithm, "ahead"):
+            self._ahead()
+        for i, vertex in enumerate(placement.hosted):
+            if algorithm.trains(self.k, vertex):
+                update(i, True)
+        start, before = time.perf_counter(), self.mix_s
+        vectors = [self._vector(self.block.parameters(i)) for i in range(self.block.m)]
+        for part in range(len(algorithm.parts)):
+            self._part(part, vectors)
+        for i, vector in enumerate(vectors):
+            algorithm.behind(i, vector)
+            self._write(vector, self.block.parameters(i))
+        self.wait_s += time.perf_counter() - start - (self.mix_s - before)
+        self.k += 1
+
+    def _ahead(self):
+        for i in range(self.block.m):
+            x, gradient = self._vector(self.block.parameters(i)).copy(), self._vector(self.block.gradients[i]).copy()
+            self.algorithm.ahead(i, x, gradient)
+            self._write(x, self.block.parameters(i))
+            self._write(gradient, self.block.gradients[i])
+
+    def _part(self, part, vectors):
+        algorithm, hosted = self.algorithm, self.placement.hosted
+        messages = []
+        for i, vector in enumerate(vectors):
+            message, c = self._encode(i, algorithm.vector(i, part, vector))
+            algorithm.sent(i, part, c)
+            messages.append(message)
+            self.bytes_sent[i] += self._listeners[i] * len(message)
+        found = self.packets.to_neighbours(messages)
+        for j in sorted(found):
+            c = self._decode(found[j], j)
+            for i, vertex in enumerate(hosted):
+                if j in algorithm.w[vertex]:
+                    algorithm.arrived(i, part, self.dtype.type(algorithm.w[vertex][j]), c)
+
+
+def open_stepper(algorithm, *words, **keywords):
+    """Return the Stepper of a compressed algorithm; the words of Compressing."""
+    kind = AmongAllStepper if algorithm.reach == "all" else OnGraphStepper
+    return kind(algorithm, *words, **keywords)
+
+
+def way(codec, n):
+    """Return how messages to all travel: supports that all share are summed, others gathered, or summed dense where that moves less."""
+    if codec.summable:
+        return "sum"
+    dense_bits = 2 * (n - 1) / n * 8 * codec.dtype.itemsize * codec.count
+    return "gather" if (n - 1) * codec.bits * codec.dtype.itemsize * 8 / FLOAT_BITS <= dense_bits else "dense"
+
+
+def theory(trainer, options):
+    """Return the learning rate options.multiple times the step size of theory; collective."""
+    smoothness = options.smoothness
+    if smoothness and len(smoothness) != 2:
+        raise UserError(f"compression.smoothness = {smoothness} has {len(smoothness)} numbers; give two: L, and sqrt(mean L_i^2); or none.")
+    return options.multiple * trainer.algorithm.rate(smoothness or measured(trainer), trainer.placement.n)
+
+
+def measured(trainer):
+    """Return (L, sqrt(mean L_i^2)) of binary logistic regression on the features as they are; collective.
+
+    The logistic loss has curvature 1/4 at most, so L_i = |A_i' A_i| / (4 N_i) + 2 c for the regulariser c sum x^2 / (1 + x^2),
+    whose second derivative is 2 c at most.
+    """
+    if trainer.job.model.name != "linear":
+        raise UserError(
+            "compression.multiple needs the smoothness of the losses, which is computed for model.name = linear alone; "
+            "give compression.smoothness = [L, sqrt(mean L_i^2)], or take compression.multiple = 0 and training.lr."
+        )
+    mean, curvature = trainer.reduction.mean, 2 * trainer.job.training.nonconvex
+    grams = []
+    for loader in trainer.loaders:
+        a = trainer.augment.evaluate(loader.shard.x).double().reshape(len(loader.shard.y), -1)
+        grams.append(a.T @ a / len(a))
+    squares = [((_largest(gram) / 4 + curvature) ** 2).reshape(1) for gram in grams]
+    whole = _largest(mean([gram.reshape(-1) for gram in grams]).reshape(grams[0].shape)) / 4 + curvature
+    # The last bits of an eigenvalue depend on the threads of the library.
+    return tuple(float(f"{float(value):.12g}") for value in (whole, mean(squares).sqrt()))
+
+
+def _largest(gram):
+    return torch.linalg.eigvalsh(gram)[-1]
