@@ -20,7 +20,7 @@ FLOORS = [
     {"algorithms", "merging", "modelfiles", "doctor", "record", "rundirectory", "checkpoint", "pulse", "sweepdirectory"},
     {"mixing", "transport", "wiring", "machine", "placement", "runlog"},
     {"schedule", "survey"},
-    {"block", "models", "data", "weights", "runtime", "diskrows"},
+    {"block", "models", "data", "weights", "runtime", "diskrows", "compress"},
     {"topology", "pieces", "mapping", "description", "hetero"},
 ]
 ANYONE = {"errors", "config", "randomness", "limits", "outputs", "process", "signals", "slurm", "tabletext"}

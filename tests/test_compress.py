@@ -17,7 +17,7 @@ from mpiconsensus.compress import bits, lowrank, powers, support
 from mpiconsensus.errors import UserError
 
 BOTH = [np.float32, np.float64]
-EVERY = ["top-k:0.2", "top-k:7+power-of-two", "top-k:7+natural", "rand-k:0.2", "rand-k-unbiased:9", "rand-k-unbiased:9+natural", "svd:2",
+EVERY = ["identity", "top-k:0.2", "top-k:7+power-of-two", "top-k:7+natural", "rand-k:0.2", "rand-k-unbiased:9", "rand-k-unbiased:9+natural", "svd:2",
          "randomised-svd:2", "power-step:2", "subspace:2", "natural", "power-of-two", "power-of-two-log", "terngrad", "sign", "fp16", "bf16",
          "qsgd:4"]  # fmt: skip
 
@@ -100,11 +100,21 @@ def test_rand_k_is_drawn_without_replacement_and_all_pairs_alike():
 
 def test_rand_k_reaches_its_constants_for_every_x():
     x = random(3).standard_normal(12)
-    error, square, bias = mean_error(compress.make("rand-k-unbiased:3", 12, np.float64), x)
+    _, square, bias = mean_error(compress.make("rand-k-unbiased:3", 12, np.float64), x)
     assert compress.make("rand-k-unbiased:3", 12).constant == 4
     assert square == pytest.approx(4, rel=0.06)  # a draw's relative deviation is below 1.2: 3 of 1.2 / sqrt(4000)
     assert np.abs(bias).max() < 4 * np.abs(x).max() * math.sqrt(3 / 4000)
     assert mean_error(compress.make("rand-k:3", 12, np.float64), x)[0] == pytest.approx(1 - 0.25, rel=0.06)
+
+
+@pytest.mark.parametrize("spec", ["top-k:8", "rand-k:8"])
+def test_an_unbiased_compressor_of_the_values_is_scaled_in_a_contractive_one(spec):
+    # all 4/3, where natural has zeta = 9/8: natural / zeta leaves 1 - 1 / zeta of what is kept
+    c = compress.make(f"{spec}+natural", 40, np.float64)
+    assert c.alpha == pytest.approx(0.2 * 8 / 9)
+    # of a kept element the error is (1/4)^2 or (1/3)^2 of its square: deviation below 0.5 / sqrt(8 * 4000) of 0.2
+    assert mean_error(c, np.full(40, 4 / 3))[0] == pytest.approx(1 - c.alpha, abs=4 * 0.2 * 0.5 / math.sqrt(8 * 4000))
+    assert compress.make(f"{spec}+fp16", 40).alpha is None
 
 
 @pytest.mark.parametrize("dtype", BOTH)

@@ -5,18 +5,20 @@ import re
 import numpy as np
 
 from mpiconsensus.compress.base import Compressor
+from mpiconsensus.compress.identity import Identity
 from mpiconsensus.compress.lowrank import SVD, PowerStep, RandomisedSVD, Subspace
 from mpiconsensus.compress.powers import Natural, PowerOfTwo, PowerOfTwoLog
 from mpiconsensus.compress.quantise import QSGD, Bfloat, Half, Sign, TernGrad
-from mpiconsensus.compress.sparse import RandK, RandKUnbiased, Sparse, TopK
+from mpiconsensus.compress.sparse import RandK, RandKUnbiased, TopK
 from mpiconsensus.errors import UserError, did_you_mean
 
 __all__ = ["REGISTRY", "Compressor", "make", "parse"]
 
 SPARSE = (TopK, RandK, RandKUnbiased)
 LOW_RANK = (SVD, RandomisedSVD, PowerStep, Subspace)
-PLAIN = (Natural, PowerOfTwo, PowerOfTwoLog, TernGrad, Sign, Half, Bfloat)
-REGISTRY = {cls.name: cls for cls in (*SPARSE, *LOW_RANK, *PLAIN, QSGD)}
+VALUES = (Natural, PowerOfTwo, PowerOfTwoLog, TernGrad, Sign, Half, Bfloat)
+PLAIN = (Identity, *VALUES)
+REGISTRY = {cls.name: cls for cls in (Identity, *SPARSE, *LOW_RANK, *VALUES, QSGD)}
 
 
 def parse(spec):
@@ -32,17 +34,21 @@ def parse(spec):
     cls = REGISTRY[name]
     values = None
     if plus:
-        if cls not in SPARSE or inner not in {c.name for c in PLAIN}:
+        if cls not in SPARSE or inner not in {c.name for c in VALUES}:
             raise UserError(
                 f"compressor {spec!r}: behind the plus stands what is done with the values that {', '.join(c.name for c in SPARSE)} keep: "
-                f"{', '.join(c.name for c in PLAIN)}."
+                f"{', '.join(c.name for c in VALUES)}."
             )
         values = REGISTRY[inner]
     if cls in PLAIN:
         if colon:
             raise UserError(f"compressor {spec!r}: {name} takes no number; write {name}.")
         return cls, None, values
-    what = "how many elements are kept: a share above 0 up to 1 with a point, or a whole number" if cls in SPARSE else "a whole number of at least 1"
+    what = (
+        "how many elements are kept: a share above 0 up to 1 with a point, or a whole number"
+        if cls in SPARSE
+        else "a whole number of at least 1"
+    )
     whole = re.fullmatch(r"[1-9]\d*", number)
     share = cls in SPARSE and re.fullmatch(r"\d*\.\d+", number) and 0 < float(number) <= 1
     if not (whole or share):
@@ -50,11 +56,15 @@ def parse(spec):
     return cls, int(number) if whole else float(number), values
 
 
-def make(spec, d, dtype=np.float32, shape=None):
-    """Return the Compressor that `spec` names, for vectors of d elements; UserError where it cannot be."""
+def make(spec, d, dtype=np.float32, shape=None, clip=False):
+    """Return the Compressor that `spec` names, for vectors of d elements; UserError where it cannot be.
+
+    clip: where k of d < k elements are to be kept, keep all.
+    """
     cls, number, inner = parse(spec)
     if cls in SPARSE:
         k = number if isinstance(number, int) else max(1, round(number * d))
+        k = min(k, d) if clip else k
         if k > d:
             raise UserError(f"compressor {spec!r} keeps {k} of {d} elements; give at most {d}, or a share such as {cls.name}:0.01.")
         if inner and cls.unbiased and not inner.unbiased:

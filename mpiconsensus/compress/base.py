@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-
 FLOAT_BITS = 32  # b of the formulas, whatever the arithmetic
 
 
@@ -18,13 +17,15 @@ class Compressor(ABC):
     """C for vectors of d elements of a dtype, float32 or float64, with their shape where it is a tensor's.
 
     unbiased: its class. constant: zeta or alpha for the worst x; None where there is none for all x. shared: the message has
-    no indices, because all ranks draw the same support from a shared generator: messages can be summed as they are.
+    no indices, because all ranks draw the same support from a shared generator. summable: it is floats that can be added up.
     bits: of a message by the formula of the literature; a message's own length is what goes over the wire.
+    fixed: every message has `longest` bytes; else at most so many.
     """
 
     name = formula = ""
     unbiased = False
     shared = False
+    fixed = True
     draws = False  # whether it uses random numbers
 
     def __init__(self, d, dtype=np.float32, shape=None):
@@ -41,6 +42,20 @@ class Compressor(ABC):
     def bits(self):
         """Bits of a message by formula."""
 
+    @property
+    @abstractmethod
+    def longest(self):
+        """Bytes of the longest message."""
+
+    @property
+    def values_sent(self):
+        """Values of this dtype in a message."""
+        return self.longest // self.dtype.itemsize
+
+    @property
+    def summable(self):
+        return self.shared
+
     @abstractmethod
     def encode(self, x, random):
         """Return the message of x (d,), an array of uint8; random: a numpy Generator, unused where nothing is drawn."""
@@ -48,6 +63,21 @@ class Compressor(ABC):
     @abstractmethod
     def decode(self, message, out, random):
         """Write C(x) into out (d,); random: a Generator in the state that `encode` was given, for shared supports."""
+
+    def payload(self, message):
+        """Return the values of a message with a shared support, (values_sent,): a view of it where `summable`."""
+        return message.view(self.dtype)
+
+    def decode_payload(self, values, out, random):
+        """Write what a payload, such as a mean of payloads, stands for into out (d,); random as in `decode`."""
+        self.decode(values.view(np.uint8), out, random)
+
+    def state_dict(self):
+        """Return what is kept from message to message, arrays or None by name."""
+        return {}
+
+    def load_state_dict(self, state):
+        """Take over what `state_dict` returned."""
 
     @property
     def scale(self):
@@ -78,6 +108,11 @@ class Compressor(ABC):
         if state is not None:
             random.bit_generator.state = after
         return out
+
+
+def floats(message, dtype):
+    """Return the bytes of a message as floats: a view where they are aligned."""
+    return message.view(dtype) if message.ctypes.data % dtype.itemsize == 0 else message.copy().view(dtype)
 
 
 def joined(*parts):

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from mpiconsensus.compress.base import Compressor, joined
+from mpiconsensus.compress.base import Compressor, floats, joined
 
 
 def matrix_shape(d, shape=None):
@@ -51,6 +51,10 @@ class LowRank(Compressor):
     def bits(self):
         return self.b * self.r * (self.m + self.n)
 
+    @property
+    def longest(self):
+        return self.dtype.itemsize * self.r * (self.m + self.n)
+
     def matrix(self, x):
         if self.m * self.n == self.d:
             return x.reshape(self.m, self.n)
@@ -61,7 +65,7 @@ class LowRank(Compressor):
         return joined(*self.factors(self.matrix(x), random))
 
     def decode(self, message, out, random):
-        numbers = message.copy().view(self.dtype)
+        numbers = floats(message, self.dtype)
         p, q = numbers[: self.m * self.r].reshape(self.m, self.r), numbers[self.m * self.r :].reshape(self.n, self.r)
         out[:] = (p @ q.T).reshape(-1)[: self.d]
 
@@ -150,11 +154,15 @@ class Subspace(LowRank):
     def bits(self):
         return self.b * self.r * self.n
 
+    @property
+    def longest(self):
+        return self.dtype.itemsize * self.r * self.n
+
     def encode(self, x, random):
         return joined(self._basis(random).T @ self.matrix(x))
 
     def decode(self, message, out, random):
-        sent = message.copy().view(self.dtype).reshape(self.r, self.n)
+        sent = floats(message, self.dtype).reshape(self.r, self.n)
         out[:] = (self._basis(random) @ sent).reshape(-1)[: self.d] * self.dtype.type(self.m / self.r)
 
     def _basis(self, random):

@@ -29,6 +29,10 @@ class Powers(Compressor):
     def bits(self):
         return 9 * self.d
 
+    @property
+    def longest(self):
+        return bits.packed_bytes(self.exponent, self.d) + bits.packed_bytes(1, self.d)
+
     def encode(self, x, random):
         whole = x.view(self.integer)
         exponents = np.empty(self.d, np.uint8 if self.exponent == 8 else np.uint16)

@@ -28,6 +28,10 @@ class QSGD(Compressor):
     def bits(self):
         return self.b + self.d * (1 + math.ceil(math.log2(self.s + 1)))
 
+    @property
+    def longest(self):
+        return self.dtype.itemsize + bits.packed_bytes(1, self.d) + bits.packed_bytes(self.width, self.d)
+
     def encode(self, x, random):
         norm = self.dtype.type(np.linalg.norm(x))
         levels = np.zeros(self.d, np.int64)
@@ -61,6 +65,10 @@ class TernGrad(Compressor):
     def bits(self):
         return self.b + self.d * math.log2(3)
 
+    @property
+    def longest(self):
+        return self.dtype.itemsize - (-self.d // self.DIGITS)
+
     def encode(self, x, random):
         size = np.abs(x)
         largest = size.max(initial=0)
@@ -91,6 +99,10 @@ class Sign(Compressor):
     def bits(self):
         return self.d + self.b
 
+    @property
+    def longest(self):
+        return self.dtype.itemsize + bits.packed_bytes(1, self.d)
+
     def encode(self, x, random):
         mean = self.dtype.type(np.abs(x).sum(dtype=np.float64) / self.d)
         return joined(np.array([mean]), np.packbits(np.signbit(x), bitorder="little"))
@@ -110,6 +122,10 @@ class Cast(Compressor):
     @property
     def bits(self):
         return 16 * self.d
+
+    @property
+    def longest(self):
+        return 2 * self.d
 
 
 class Half(Cast):

@@ -6,16 +6,43 @@ The values kept go through a compressor of their own where one is named: `top-k:
 import numpy as np
 
 from mpiconsensus.compress import support
-from mpiconsensus.compress.base import Compressor, joined
+from mpiconsensus.compress.base import Compressor, floats, joined
 
 
 class Sparse(Compressor):
-    """k elements by an order of the subclass. inner: the class of the compressor of the values kept, or None."""
+    """k elements by an order of the subclass. inner: the class of the compressor of the values kept, or None.
+
+    In a contractive one an unbiased compressor of the values is scaled, so that it is contractive itself.
+    """
 
     def __init__(self, d, dtype=np.float32, shape=None, k=1, inner=None):
         super().__init__(d, dtype, shape)
         self.k = k
         self.inner = inner(k, dtype) if inner else None
+
+    @property
+    def constant(self):
+        share = self.k / self.d
+        if self.inner is None:
+            return share
+        return None if self.inner.alpha is None else share * self.inner.alpha
+
+    @property
+    def fixed(self):
+        return self.shared or self.k == self.d
+
+    @property
+    def longest(self):
+        values = self.inner.longest if self.inner else self.k * self.dtype.itemsize
+        return values + (0 if self.shared else support.longest(self.d, self.k))
+
+    @property
+    def values_sent(self):
+        return self.k
+
+    @property
+    def summable(self):
+        return self.shared and self.inner is None
 
     @property
     def bits(self):
@@ -29,14 +56,25 @@ class Sparse(Compressor):
         return joined(places, self.inner.encode(values, random) if self.inner else values)
 
     def decode(self, message, out, random):
-        chosen, size = (self.select(None, random), 0) if self.shared else support.decode(message, self.d, self.k)
+        if self.shared:
+            self.decode_payload(self.payload(message), out, random)
+            return
+        chosen, size = support.decode(message, self.d, self.k)
         out[:] = 0
-        if self.inner:
-            values = np.empty(self.k, self.dtype)
-            self.inner.decode(message[size:], values, random)
-        else:
-            values = message[size:].copy().view(self.dtype)
-        out[chosen] = values
+        out[chosen] = self.payload(message[size:])
+
+    def payload(self, message):
+        if self.inner is None:
+            return floats(message, self.dtype)
+        values = np.empty(self.k, self.dtype)
+        self.inner.decode(message, values, None)
+        if self.inner.unbiased and not self.unbiased:
+            values *= self.dtype.type(self.inner.scale)
+        return values
+
+    def decode_payload(self, values, out, random):
+        out[:] = 0
+        out[self.select(None, random)] = values
 
     def values(self, kept):
         """Return what is sent for the elements kept."""
@@ -60,11 +98,6 @@ class TopK(Sparse):
     name = "top-k"
     formula = "the k largest magnitudes; among equals the lower index"
 
-    @property
-    def constant(self):
-        share = self.k / self.d
-        return share * self.inner.alpha if self.inner else share
-
     def select(self, x, random):
         return largest(x, self.k)
 
@@ -75,11 +108,6 @@ class RandK(Sparse):
     name = "rand-k"
     formula = "k elements drawn without replacement from a shared seed, as they are"
     shared = draws = True
-
-    @property
-    def constant(self):
-        share = self.k / self.d
-        return share * self.inner.alpha if self.inner else share
 
     def select(self, x, random):
         return np.sort(random.choice(self.d, self.k, replace=False, shuffle=False))

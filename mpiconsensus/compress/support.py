@@ -42,6 +42,11 @@ def encode(indices, d):
     return _tagged(PLAIN, bits.pack(indices, width))
 
 
+def longest(d, k):
+    """Return the bytes of the longest answer of `encode`."""
+    return 1 if k in (0, d) else 1 + min(bits.packed_bytes((d - 1).bit_length(), k), -(-d // 8))
+
+
 def decode(message, d, k):
     """Return (ascending indices (k,), bytes of the message that they took)."""
     if k == 0 or k == d:
