@@ -16,10 +16,11 @@ FLOORS = [
     {"run", "inference", "cost", "network", "bench", "watch"},
     {"evaluation", "progress", "saving", "provenance", "status"},
     {"training", "report", "trace", "resume", "assembly", "livelog", "logpace"},
+    {"compressing"},
     {"stepper", "optim", "concurrency", "runread"},
     {"algorithms", "merging", "modelfiles", "doctor", "record", "rundirectory", "checkpoint", "pulse", "sweepdirectory"},
     {"mixing", "transport", "wiring", "machine", "placement", "runlog"},
-    {"schedule", "survey"},
+    {"schedule", "survey", "compress"},
     {"block", "models", "data", "weights", "runtime", "diskrows", "compress"},
     {"topology", "pieces", "mapping", "description", "hetero"},
 ]
