@@ -9,6 +9,6 @@ from mpiconsensus.algorithms.compressed.ef14 import EF14
 from mpiconsensus.algorithms.compressed.ef21 import EF21, EF21SGDM
 from mpiconsensus.algorithms.compressed.marina import Marina
 
-__all__ = ["AmongAll", "Compressed", "METHODS", "OnGraph"]
+__all__ = ["METHODS", "AmongAll", "Compressed", "OnGraph"]
 
 METHODS = (DCGD, EF14, EF21, EF21SGDM, Diana, Marina, ChocoSGD, ChocoGossip, Beer)
