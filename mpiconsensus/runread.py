@@ -133,6 +133,10 @@ class Run:
     def __exit__(self, kind, error, trace):
         self.close()
 
+    def has(self, group, name):
+        """Return whether a column is there: logs of earlier versions lack some."""
+        return name in self._file[group]
+
     def _column(self, group, name, last=0):
         if name not in self._file[group]:
             known = [c.name for c in runlog.columns(group) if c.name in self._file[group]]

@@ -13,6 +13,7 @@ import torch
 
 from mpiconsensus.compress.base import FLOAT_BITS
 from mpiconsensus.compress.codec import Codec
+from mpiconsensus.compressing.traffic import ring_bytes, way
 from mpiconsensus.errors import UserError
 from mpiconsensus.randomness import generator
 from mpiconsensus.stepper import Stepper
@@ -162,8 +163,7 @@ class AmongAllStepper(Compressing):
         """Return the mean of messages that all have the same support: their numbers are averaged, and decoded once."""
         payloads = [torch.from_numpy(np.array(self.codec.payload(message))) for message in messages]
         mean = self.reduction.mean(payloads).numpy()
-        n = self.placement.n
-        self.bytes_sent += 2 * (n - 1) * mean.nbytes // n
+        self.bytes_sent += ring_bytes(mean.nbytes, self.placement.n)
         self.codec.decode_payload(mean, self._out, self.random(0))
         return self._out * self.dtype.type(self.algorithm.factor)
 
@@ -174,8 +174,7 @@ class AmongAllStepper(Compressing):
         self.bytes_sent += self._ring_bytes()
 
     def _ring_bytes(self):
-        n = self.placement.n
-        return 2 * (n - 1) * self.codec.count * self.dtype.itemsize // n
+        return ring_bytes(self.codec.count * self.dtype.itemsize, self.placement.n)
 
 
 class OnGraphStepper(Compressing):
@@ -226,51 +225,3 @@ class OnGraphStepper(Compressing):
             for i, vertex in enumerate(hosted):
                 if j in algorithm.w[vertex]:
                     algorithm.arrived(i, part, self.dtype.type(algorithm.w[vertex][j]), c)
-
-
-def open_stepper(algorithm, *words, **keywords):
-    """Return the Stepper of a compressed algorithm; the words of Compressing."""
-    kind = AmongAllStepper if algorithm.reach == "all" else OnGraphStepper
-    return kind(algorithm, *words, **keywords)
-
-
-def way(codec, n):
-    """Return how messages to all travel: supports that all share are summed, others gathered, or summed dense where that moves less."""
-    if codec.summable:
-        return "sum"
-    dense_bits = 2 * (n - 1) / n * 8 * codec.dtype.itemsize * codec.count
-    return "gather" if (n - 1) * codec.bits * codec.dtype.itemsize * 8 / FLOAT_BITS <= dense_bits else "dense"
-
-
-def theory(trainer, options):
-    """Return the learning rate options.multiple times the step size of theory; collective."""
-    smoothness = options.smoothness
-    if smoothness and len(smoothness) != 2:
-        raise UserError(f"compression.smoothness = {smoothness} has {len(smoothness)} numbers; give two: L, and sqrt(mean L_i^2); or none.")
-    return options.multiple * trainer.algorithm.rate(smoothness or measured(trainer), trainer.placement.n)
-
-
-def measured(trainer):
-    """Return (L, sqrt(mean L_i^2)) of binary logistic regression on the features as they are; collective.
-
-    The logistic loss has curvature 1/4 at most, so L_i = |A_i' A_i| / (4 N_i) + 2 c for the regulariser c sum x^2 / (1 + x^2),
-    whose second derivative is 2 c at most.
-    """
-    if trainer.job.model.name != "linear":
-        raise UserError(
-            "compression.multiple needs the smoothness of the losses, which is computed for model.name = linear alone; "
-            "give compression.smoothness = [L, sqrt(mean L_i^2)], or take compression.multiple = 0 and training.lr."
-        )
-    mean, curvature = trainer.reduction.mean, 2 * trainer.job.training.nonconvex
-    grams = []
-    for loader in trainer.loaders:
-        a = trainer.augment.evaluate(loader.shard.x).double().reshape(len(loader.shard.y), -1)
-        grams.append(a.T @ a / len(a))
-    squares = [((_largest(gram) / 4 + curvature) ** 2).reshape(1) for gram in grams]
-    whole = _largest(mean([gram.reshape(-1) for gram in grams]).reshape(grams[0].shape)) / 4 + curvature
-    # The last bits of an eigenvalue depend on the threads of the library.
-    return tuple(float(f"{float(value):.12g}") for value in (whole, mean(squares).sqrt()))
-
-
-def _largest(gram):
-    return torch.linalg.eigvalsh(gram)[-1]
