@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
+PIECE = 1 << 16  # elements that stay in the cache from pass to pass
 FLOAT_BITS = 32  # b of the formulas, whatever the arithmetic
 
 
@@ -64,6 +65,12 @@ class Compressor(ABC):
     def decode(self, message, out, random):
         """Write C(x) into out (d,); random: a Generator in the state that `encode` was given, for shared supports."""
 
+    def decode_add(self, message, out, random):
+        """Add C(x) to out (d,); random as in `decode`."""
+        decoded = np.empty(self.d, self.dtype)
+        self.decode(message, decoded, random)
+        out += decoded
+
     def payload(self, message):
         """Return the values of a message with a shared support, (values_sent,): a view of it where `summable`."""
         return message.view(self.dtype)
@@ -113,6 +120,21 @@ class Compressor(ABC):
 def floats(message, dtype):
     """Return the bytes of a message as floats: a view where they are aligned."""
     return message.view(dtype) if message.ctypes.data % dtype.itemsize == 0 else message.copy().view(dtype)
+
+
+def pack_signs(x):
+    """Return a bit an element, set where it is negative (or -0), uint8."""
+    return np.packbits(np.signbit(x), bitorder="little")
+
+
+def put_signs(message, out):
+    """Set the sign bits of out (d,), which are 0, to those that `pack_signs` gave."""
+    whole = out.view(f"u{out.itemsize}")
+    top = 8 * out.itemsize - 1
+    for start in range(0, len(out), PIECE):
+        part = whole[start : start + PIECE]
+        signs = np.unpackbits(message[start // 8 :], count=len(part), bitorder="little").astype(whole.dtype)
+        part |= np.left_shift(signs, whole.dtype.type(top), out=signs)
 
 
 def joined(*parts):

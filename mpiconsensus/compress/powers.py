@@ -4,25 +4,25 @@ In the bits of a float the exponent stands above the mantissa: adding to the man
 two, and what is added says how. A message is a byte an exponent (11 bits for float64) and a bit a sign.
 """
 
+import itertools
 import math
 
 import numpy as np
 
 from mpiconsensus.compress import bits
-from mpiconsensus.compress.base import Compressor, joined
+from mpiconsensus.compress.base import PIECE, Compressor, pack_signs, put_signs
 
-# bits of mantissa and exponent, the integers and the random ones that fit
-LAYOUT = {4: (23, 8, np.int32, np.uint32), 8: (52, 11, np.int64, np.uint64)}
-PIECE = 1 << 15  # elements that stay in the cache from pass to pass
+# bits of mantissa and exponent, and the integers that fit
+LAYOUT = {4: (23, 8, np.uint32), 8: (52, 11, np.uint64)}
 
 
 class Powers(Compressor):
-    """sign(x) 2^e; zero stays zero. Below the smallest normal number a value goes to it or to zero; infinity and NaN become
-    the largest power: whoever sends gradients checks that they are finite."""
+    """sign(x) 2^e; zero stays zero. Below the smallest normal number a value goes to it or to zero, and no constant holds;
+    infinity and NaN become the largest power: whoever sends gradients checks that they are finite."""
 
     def __init__(self, d, dtype=np.float32, shape=None):
         super().__init__(d, dtype, shape)
-        self.mantissa, self.exponent, self.integer, self.natural = LAYOUT[self.dtype.itemsize]
+        self.mantissa, self.exponent, self.integer = LAYOUT[self.dtype.itemsize]
         self._work = np.empty(min(d, PIECE), self.integer)
 
     @property
@@ -34,46 +34,62 @@ class Powers(Compressor):
         return bits.packed_bytes(self.exponent, self.d) + bits.packed_bytes(1, self.d)
 
     def encode(self, x, random):
-        whole = x.view(self.integer)
-        exponents = np.empty(self.d, np.uint8 if self.exponent == 8 else np.uint16)
-        magnitude = self.integer(np.iinfo(self.integer).max)
-        limit = self.integer((1 << self.exponent) - 2)  # the largest exponent of a number
+        message = np.empty(self.longest, np.uint8)
+        size = bits.packed_bytes(self.exponent, self.d)
+        whole, magnitude = x.view(self.integer), self.integer(np.iinfo(self.integer).max >> 1)
+        limit = (1 << self.exponent) - 2  # the largest exponent of a number
+        steps = self.steps(random)
         for start in range(0, self.d, PIECE):
             part = slice(start, start + PIECE)
             work = self._work[: len(whole[part])]
             np.bitwise_and(whole[part], magnitude, out=work)
-            self.add(work, random)
-            np.right_shift(work, self.mantissa, out=work)
-            np.minimum(work, limit, out=work)
-            exponents[part] = work
-        signs = np.packbits(np.signbit(x), bitorder="little")
-        return joined(exponents if self.exponent == 8 else bits.pack(exponents, self.exponent), signs)
+            work += next(steps)[: len(work)]
+            np.right_shift(work, self.integer(self.mantissa), out=work)
+            if work.max() > limit:
+                np.minimum(work, self.integer(limit), out=work)
+            # pieces are whole bytes
+            first, last = (bits.packed_bytes(self.exponent, at) for at in (start, start + len(work)))
+            message[first:last] = work if self.exponent == 8 else bits.pack(work, self.exponent)
+            signs = pack_signs(x[part])
+            message[size + start // 8 :][: len(signs)] = signs
+        return message
 
     def decode(self, message, out, random):
-        size = self.d if self.exponent == 8 else bits.packed_bytes(self.exponent, self.d)
-        exponents = message[:size] if self.exponent == 8 else bits.unpack(message[:size], self.exponent, self.d)
+        size = bits.packed_bytes(self.exponent, self.d)
         whole = out.view(self.integer)
-        np.left_shift(exponents.astype(self.integer), self.mantissa, out=whole)
-        signs = np.unpackbits(message[size:], count=self.d, bitorder="little")
-        np.copysign(out, np.float32(0.5) - signs, out=out)
+        for start in range(0, self.d, PIECE):
+            work = whole[start : start + PIECE]
+            first, last = (bits.packed_bytes(self.exponent, at) for at in (start, start + len(work)))
+            exponents = message[first:last]
+            work[:] = exponents if self.exponent == 8 else bits.unpack(exponents, self.exponent, len(work))
+            np.left_shift(work, self.integer(self.mantissa), out=work)
+        put_signs(message[size:], out)
 
-    def add(self, work, random):
-        """Add to the magnitudes, as integers, what makes the mantissa carry into the exponent where it should."""
-        work += self.integer(self.step)
+    def steps(self, random):
+        """Yield for each piece what makes the mantissas carry into the exponent where they should: (PIECE,) or (1,) integers."""
+        return itertools.repeat(np.array([self.step], self.integer))
 
 
 class Natural(Powers):
-    """A mantissa m of 2^-23 goes up with probability m: as often as a random number of its bits makes it carry."""
+    """A mantissa m of 2^-23 goes up with probability m: as often as a random number of its bits makes it carry.
+
+    From piece to piece the random numbers are the same but for an exclusive or with a word of the piece: any two of them
+    are independent, which is all that means and variances ask for.
+    """
 
     name = "natural"
     formula = "+-a 2^e to 2^e with probability 2 - a, else to 2^(e+1); Horvath et al. 2019"
     unbiased = draws = True
     constant = 9 / 8
 
-    def add(self, work, random):
-        size = self.dtype.itemsize
-        drawn = random.bit_generator.random_raw(-(-len(work) * size // 8)).view(self.natural)[: len(work)]
-        work += np.right_shift(drawn, self.natural(8 * size - self.mantissa), out=drawn).view(self.integer)
+    def steps(self, random):
+        limit = 1 << self.mantissa
+        drawn = random.integers(limit, size=min(self.d, PIECE), dtype=self.integer)
+        yield drawn
+        keys = random.integers(limit, size=-(-self.d // PIECE), dtype=self.integer)
+        work = np.empty_like(drawn)
+        for key in keys[1:]:
+            yield np.bitwise_xor(drawn, key, out=work)
 
 
 class PowerOfTwo(Powers):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from mpiconsensus.compress import bits
-from mpiconsensus.compress.base import Compressor, joined
+from mpiconsensus.compress.base import PIECE, Compressor, joined, pack_signs, put_signs
 
 
 class QSGD(Compressor):
@@ -38,7 +38,7 @@ class QSGD(Compressor):
         if norm > 0:
             # a hair below s, so that the largest level is s
             levels = np.minimum(np.floor(self.s * (np.abs(x) / norm) + random.random(self.d)), self.s).astype(np.int64)
-        return joined(np.array([norm]), np.packbits(np.signbit(x), bitorder="little"), bits.pack(levels, self.width))
+        return joined(np.array([norm]), pack_signs(x), bits.pack(levels, self.width))
 
     def decode(self, message, out, random):
         head = self.dtype.itemsize
@@ -46,7 +46,7 @@ class QSGD(Compressor):
         signs = -(-self.d // 8)
         levels = bits.unpack(message[signs:], self.width, self.d)
         np.multiply(levels, norm / self.s, out=out, casting="unsafe")
-        np.copysign(out, np.float32(0.5) - np.unpackbits(message[:signs], count=self.d, bitorder="little"), out=out)
+        put_signs(message[:signs], out)
 
 
 class TernGrad(Compressor):
@@ -104,13 +104,20 @@ class Sign(Compressor):
         return self.dtype.itemsize + bits.packed_bytes(1, self.d)
 
     def encode(self, x, random):
-        mean = self.dtype.type(np.abs(x).sum(dtype=np.float64) / self.d)
-        return joined(np.array([mean]), np.packbits(np.signbit(x), bitorder="little"))
+        message = np.empty(self.longest, np.uint8)
+        head, total = self.dtype.itemsize, 0.0
+        for start in range(0, self.d, PIECE):
+            part = x[start : start + PIECE]
+            total += float(np.abs(part).sum())
+            signs = pack_signs(part)
+            message[head + start // 8 :][: len(signs)] = signs
+        message[:head].view(self.dtype)[0] = total / self.d
+        return message
 
     def decode(self, message, out, random):
         head = self.dtype.itemsize
-        out[:] = message[:head].copy().view(self.dtype)[0]
-        np.copysign(out, np.float32(0.5) - np.unpackbits(message[head:], count=self.d, bitorder="little"), out=out)
+        out[:] = message[:head].view(self.dtype)[0]
+        put_signs(message[head:], out)
 
 
 class Cast(Compressor):

@@ -6,7 +6,7 @@ The values kept go through a compressor of their own where one is named: `top-k:
 import numpy as np
 
 from mpiconsensus.compress import support
-from mpiconsensus.compress.base import Compressor, floats, joined
+from mpiconsensus.compress.base import PIECE, Compressor, floats, joined
 
 
 class Sparse(Compressor):
@@ -56,12 +56,15 @@ class Sparse(Compressor):
         return joined(places, self.inner.encode(values, random) if self.inner else values)
 
     def decode(self, message, out, random):
-        if self.shared:
-            self.decode_payload(self.payload(message), out, random)
-            return
-        chosen, size = support.decode(message, self.d, self.k)
         out[:] = 0
-        out[chosen] = self.payload(message[size:])
+        self.decode_add(message, out, random)
+
+    def decode_add(self, message, out, random):
+        if self.shared:
+            chosen, size = self.select(None, random), 0
+        else:
+            chosen, size = support.decode(message, self.d, self.k)
+        out[chosen] += self.payload(message[size:])
 
     def payload(self, message):
         if self.inner is None:
@@ -82,16 +85,49 @@ class Sparse(Compressor):
 
 
 def largest(x, k):
-    """Return the ascending indices of the k largest |x|; among equals the lower index wins."""
+    """Return the ascending indices of the k largest |x|; among equals the lower index wins. NaN counts as beyond infinity.
+
+    The magnitudes are compared as integers, the bits of a float without its sign, which are in the same order. A floor that a
+    sample makes likely leaves few candidates; where it leaves fewer than k, all are candidates: the answer is exact.
+    """
     if k >= len(x):
         return np.arange(len(x))
-    size = np.abs(x)
-    found = np.argpartition(size, len(x) - k)[len(x) - k :]
-    least = size[found].min()
-    # argpartition takes any of those that tie at the edge
-    sure = np.flatnonzero(size > least)
-    ties = np.flatnonzero(size == least)[: k - len(sure)]
-    return np.sort(np.concatenate([sure, ties]))
+    whole = x.view(f"i{x.itemsize}")
+    found = _at_least(whole, _likely_floor(whole, k)) if len(x) > SAMPLE else np.arange(0)
+    if len(found) < k:
+        found = np.arange(len(x))
+    sizes = _magnitudes(whole[found])
+    edge = np.partition(sizes, len(sizes) - k)[len(sizes) - k]
+    surplus = np.count_nonzero(sizes >= edge) - k
+    keep = sizes >= edge
+    if surplus:
+        keep[np.flatnonzero(sizes == edge)[-surplus:]] = False
+    return found[keep]
+
+
+SAMPLE = 1 << 16
+
+
+def _magnitudes(whole, out=None):
+    return np.bitwise_and(whole, np.iinfo(whole.dtype).max, out=out)
+
+
+def _likely_floor(whole, k):
+    """Return a magnitude that at least k elements reach, but for a chance of about 1e-4, and few more than k."""
+    drawn = np.random.default_rng(0).integers(len(whole), size=SAMPLE)
+    expected = SAMPLE * k / len(whole)
+    rank = min(SAMPLE, int(expected + 4 * np.sqrt(expected) + 4))
+    return np.partition(_magnitudes(whole[drawn]), SAMPLE - rank)[SAMPLE - rank]
+
+
+def _at_least(whole, floor):
+    """Return the ascending indices of the magnitudes of at least `floor`."""
+    reached = np.empty(len(whole), bool)
+    work = np.empty(PIECE, whole.dtype)
+    for start in range(0, len(whole), PIECE):
+        part = whole[start : start + PIECE]
+        np.greater_equal(_magnitudes(part, work[: len(part)]), floor, out=reached[start : start + PIECE])
+    return np.flatnonzero(reached)
 
 
 class TopK(Sparse):
