@@ -3,7 +3,7 @@
     python benchmarks/compress.py [--size 11200000] [--passes 7]
 
 The sides take turns in one run. A line a side: median and range of its time, and how often that goes into the time of the
-side that it is set against, the first of its group. "EF21" is a round at a vertex: difference, encode, decode_add.
+side that it is set against, the first of its group. "EF21" is a round at a vertex: difference, encode, add_to.
 """
 
 import sys
@@ -35,7 +35,7 @@ def selection(x):
 
 def codes(x):
     """Yield the group of a copy and of the codes of all elements."""
-    out, random = np.empty_like(x), np.random.default_rng(0)
+    out = np.empty_like(x)
     sides = {"copy of the vector": lambda: np.copyto(out, x)}
     for name in CODES:
         c = compress.make(name, len(x))
@@ -57,14 +57,14 @@ def low_rank():
 
 def error_feedback(x):
     """Yield the group of a copy and of the rounds of EF21."""
-    out, random = np.empty_like(x), np.random.default_rng(0)
+    out = np.empty_like(x)
     sides = {"copy of the vector": lambda: np.copyto(out, x)}
     for spec in ("top-k:0.01", "top-k:0.2", "top-k:0.01+power-of-two", "rand-k:0.01"):
         c, g, difference = compress.make(spec, len(x)), np.zeros_like(x), np.empty_like(x)
 
         def one(c=c, g=g, difference=difference):
             np.subtract(x, g, out=difference)
-            c.decode_add(c.encode(difference, np.random.default_rng(1)), g, np.random.default_rng(1))
+            c.add_to(c.encode(difference, np.random.default_rng(1)), [(g, 1.0)], np.random.default_rng(1))
 
         sides[f"EF21 {spec}"] = one
     yield sides

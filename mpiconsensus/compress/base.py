@@ -65,11 +65,14 @@ class Compressor(ABC):
     def decode(self, message, out, random):
         """Write C(x) into out (d,); random: a Generator in the state that `encode` was given, for shared supports."""
 
-    def decode_add(self, message, out, random):
-        """Add C(x) to out (d,); random as in `decode`."""
+    def add_to(self, message, targets, random):
+        """Add C(x) times a factor to each of `targets`, a list of ((d,), factor); random as in `decode`."""
         decoded = np.empty(self.d, self.dtype)
         self.decode(message, decoded, random)
-        out += decoded
+        for target, factor in targets:
+            for start in range(0, self.d, PIECE):
+                part = slice(start, start + PIECE)
+                target[part] += self.dtype.type(factor) * decoded[part]
 
     def payload(self, message):
         """Return the values of a message with a shared support, (values_sent,): a view of it where `summable`."""

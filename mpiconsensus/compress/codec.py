@@ -97,10 +97,10 @@ class Codec:
         for (part, c), piece, r in zip(self.sections, self._pieces(message), self._generators(random)):
             c.decode(piece, out[part], r)
 
-    def decode_add(self, message, out, random):
-        """Add C(x) to out (count,); random as in `decode`."""
+    def add_to(self, message, targets, random):
+        """Add C(x) times a factor to each of `targets`, a list of ((count,), factor); random as in `decode`."""
         for (part, c), piece, r in zip(self.sections, self._pieces(message), self._generators(random)):
-            c.decode_add(piece, out[part], r)
+            c.add_to(piece, [(target[part], factor) for target, factor in targets], r)
 
     def payload(self, message):
         """Return the values of a message of shared supports, (values,) of the dtype: a view of it where `summable`."""

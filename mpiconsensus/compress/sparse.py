@@ -57,14 +57,16 @@ class Sparse(Compressor):
 
     def decode(self, message, out, random):
         out[:] = 0
-        self.decode_add(message, out, random)
+        self.add_to(message, [(out, 1.0)], random)
 
-    def decode_add(self, message, out, random):
+    def add_to(self, message, targets, random):
         if self.shared:
             chosen, size = self.select(None, random), 0
         else:
             chosen, size = support.decode(message, self.d, self.k)
-        out[chosen] += self.payload(message[size:])
+        values = self.payload(message[size:])
+        for target, factor in targets:
+            target[chosen] += self.dtype.type(factor) * values
 
     def payload(self, message):
         if self.inner is None:

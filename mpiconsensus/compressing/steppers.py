@@ -43,7 +43,6 @@ class Compressing(Stepper):
         super().__init__(algorithm, order, exchange, reduction, block, placement, **words)
         self.world, self.seed = world, seed
         self.packets = Packets(world, placement, getattr(algorithm, "w", None))
-        self._sum, self._out = np.empty(self.codec.count, self.dtype), np.empty(self.codec.count, self.dtype)
         self.way = way(self.codec, placement.n)
 
     def take(self):
@@ -69,22 +68,19 @@ class Compressing(Stepper):
             self.codec.scatter(vector, host)
             row.copy_(host)
 
-    def _encode(self, i, vector):
-        """Return (message, C(vector) times the factor of the algorithm) of hosted vertex i, and count what is sent."""
+    def _encode(self, i, vector, targets):
+        """Return the message of hosted vertex i, and count it; what it says is added to `targets`, what it leaves out stays in `vector`."""
         vertex, start = self.placement.hosted[i], time.perf_counter()
         message = self.codecs[i].encode(vector, self.random(vertex))
         self.bits[i] += self.codec.bits + SEED_BITS * self.codec.shared
-        c = self._decode(message, vertex)
-        self.residual[i] = np.hypot(0.0 if np.isnan(self.residual[i]) else self.residual[i], np.linalg.norm(vector - c))
+        self._add(message, vertex, [*targets, (vector, -1.0)])
+        self.residual[i] = np.hypot(0.0 if np.isnan(self.residual[i]) else self.residual[i], np.linalg.norm(vector))
         self.mix_s += time.perf_counter() - start
-        return message, c
+        return message
 
-    def _decode(self, message, vertex):
-        """Return what a message says, (d,), overwritten by the next one's."""
-        self.codec.decode(message, self._out, self.random(vertex))
-        if self.algorithm.factor != 1.0:
-            self._out *= self.dtype.type(self.algorithm.factor)
-        return self._out
+    def _add(self, message, vertex, targets):
+        """Add what the message of a vertex says, times the factor of the algorithm, to `targets`, [(array, factor)]."""
+        self.codec.add_to(message, [(target, factor * self.algorithm.factor) for target, factor in targets], self.random(vertex))
 
     def wire_bytes(self):
         return super().wire_bytes() + self.packets.wire_bytes
@@ -116,62 +112,70 @@ class Compressing(Stepper):
 
 
 class AmongAllStepper(Compressing):
-    """Replaces each gradient by the direction that all replicas go along."""
+    """Replaces each gradient by the direction that all replicas go along. The rows of gradients are its scratch."""
 
     def mean_gradients(self, gradients, rate):
-        start, algorithm = time.perf_counter(), self.algorithm
+        start, mixed, algorithm = time.perf_counter(), self.mix_s, self.algorithm
         vectors = [self._vector(row) for row in gradients]
         if algorithm.dense(self.k):
-            for i, vector in enumerate(vectors):
-                algorithm.uncompressed(i, vector)
-            self.bits += FLOAT_BITS * self.codec.count
-            mean = self._dense_mean(vectors)
-            self._count_dense()
+            direction = self._uncompressed(vectors)
         else:
-            mean = self._exchange(vectors, rate)
-        direction = algorithm.received(mean, rate)
+            messages = [self._message(i, vector, rate) for i, vector in enumerate(vectors)]
+            direction = self._collected(messages, vectors)
+            if not algorithm.collects:
+                direction = algorithm.received(direction, rate)
         for row in gradients:
             self._write(direction, row)
-        self.wait_s += time.perf_counter() - start - self.mix_s
+        self.wait_s += time.perf_counter() - start - (self.mix_s - mixed)
+
+    def _uncompressed(self, vectors):
+        """Average the gradients as they are and return the direction."""
+        algorithm = self.algorithm
+        for i, vector in enumerate(vectors):
+            algorithm.uncompressed(i, vector)
+        self.bits += FLOAT_BITS * self.codec.count
+        self.bytes_sent += self._ring_bytes()
+        mean = self._dense_mean(vectors)
+        if algorithm.collects:
+            getattr(algorithm, algorithm.collects)[:] = mean
+        return mean
+
+    def _message(self, i, vector, rate):
+        """Return the message of hosted vertex i, whose gradient is `vector`; what it left out, or in a dense way said, stays there."""
+        algorithm = self.algorithm
+        algorithm.outgoing(i, vector, rate)
+        message = self._encode(i, vector, algorithm.learns(i))
+        algorithm.left(i, vector)
+        return message
 
     def uncompressed(self, steps, sent):
         return np.full(self.block.m, steps * self._ring_bytes())
 
-    def _exchange(self, vectors, rate):
-        """Compress what the hosted vertices send, and return the mean of what all have sent."""
-        messages, decoded = [], []
-        for i, vector in enumerate(vectors):
-            message, c = self._encode(i, self.algorithm.outgoing(i, vector, rate))
-            self.algorithm.sent(i, c)
-            messages.append(message)
-            if self.way == "dense":
-                decoded.append(c.copy())
+    def _collected(self, messages, vectors):
+        """Return the mean of what all messages say, or the array of the algorithm that it was added to; vectors: scratch, a message."""
+        algorithm, share = self.algorithm, 1.0 / self.placement.n
+        target = getattr(algorithm, algorithm.collects) if algorithm.collects else np.zeros(self.codec.count, self.dtype)
+        if self.way == "gather":
+            self.bytes_sent += (self.placement.n - 1) * np.array([len(message) for message in messages])
+            for vertex, message in enumerate(self.packets.to_all(messages)):
+                self._add(message, vertex, [(target, share)])
+            return target
         if self.way == "dense":
-            self._count_dense()
-            return self._dense_mean(decoded)
-        if self.way == "sum":
-            return self._sum_of_payloads(messages)
-        self.bytes_sent += (self.placement.n - 1) * np.array([len(message) for message in messages])
-        total = self._sum
-        total[:] = 0
-        for vertex, message in enumerate(self.packets.to_all(messages)):
-            total += self._decode(message, vertex)
-        total *= self.dtype.type(1.0 / self.placement.n)
-        return total
-
-    def _sum_of_payloads(self, messages):
-        """Return the mean of messages that all have the same support: their numbers are averaged, and decoded once."""
+            for vertex, vector, message in zip(self.placement.hosted, vectors, messages, strict=True):
+                vector[:] = 0
+                self._add(message, vertex, [(vector, 1.0)])
+            self.bytes_sent += self._ring_bytes()
+            target += self._dense_mean(vectors)
+            return target
+        # All have the same support: their numbers are averaged, and added once.
         payloads = [torch.from_numpy(np.array(self.codec.payload(message))) for message in messages]
         mean = self.reduction.mean(payloads).numpy()
         self.bytes_sent += ring_bytes(mean.nbytes, self.placement.n)
-        self.codec.decode_payload(mean, self._out, self.random(0))
-        return self._out * self.dtype.type(self.algorithm.factor)
+        self._add(mean.view(np.uint8), 0, [(target, 1.0)])
+        return target
 
     def _dense_mean(self, vectors):
         return self.reduction.mean([torch.from_numpy(np.ascontiguousarray(v)) for v in vectors]).numpy()
-
-    def _count_dense(self):
-        self.bytes_sent += self._ring_bytes()
 
     def _ring_bytes(self):
         return ring_bytes(self.codec.count * self.dtype.itemsize, self.placement.n)
@@ -215,13 +219,10 @@ class OnGraphStepper(Compressing):
         algorithm, hosted = self.algorithm, self.placement.hosted
         messages = []
         for i, vector in enumerate(vectors):
-            message, c = self._encode(i, algorithm.vector(i, part, vector))
-            algorithm.sent(i, part, c)
+            message = self._encode(i, algorithm.vector(i, part, vector), algorithm.learns(i, part))
             messages.append(message)
             self.bytes_sent[i] += self._listeners[i] * len(message)
         found = self.packets.to_neighbours(messages)
         for j in sorted(found):
-            c = self._decode(found[j], j)
-            for i, vertex in enumerate(hosted):
-                if j in algorithm.w[vertex]:
-                    algorithm.arrived(i, part, self.dtype.type(algorithm.w[vertex][j]), c)
+            rows = [(i, algorithm.w[vertex][j]) for i, vertex in enumerate(hosted) if j in algorithm.w[vertex]]
+            self._add(found[j], j, [(algorithm.hears(i, part), weight) for i, weight in rows])

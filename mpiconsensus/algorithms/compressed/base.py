@@ -76,10 +76,15 @@ class Compressed(Algorithm):
 
 
 class AmongAll(Compressed):
-    """Every vertex's message reaches all, whose replicas stay equal: what a server does each rank does by itself."""
+    """Every vertex's message reaches all, whose replicas stay equal: what a server does each rank does by itself.
+
+    collects: the name of a common array that the mean of all c_j is added to, and that is the direction; None where
+    `received` says what comes of the mean.
+    """
 
     averages_gradients = True
     reach = "all"
+    collects = None
 
     def rounds(self, k):
         return ()
@@ -93,14 +98,18 @@ class AmongAll(Compressed):
 
     @abstractmethod
     def outgoing(self, i, gradient, rate):
-        """Return the vector of hosted vertex i that is compressed; it may be one of its state, and stays as it is until `sent`."""
+        """Make of the gradient of hosted vertex i, in place, the vector that is compressed."""
 
-    def sent(self, i, c):
-        """Take note of what arrived of hosted vertex i's own vector."""
+    def learns(self, i):
+        """Return [(array, factor)]: what c_i times the factor is added to at hosted vertex i."""
+        return []
 
-    @abstractmethod
+    def left(self, i, rest):
+        """Take note of what the message of hosted vertex i left out, v_i - c_i."""
+
     def received(self, mean, rate):
-        """Take the mean of all c_j, or of the gradients of a dense step, and return the direction that all replicas go along."""
+        """Take the mean of all c_j and return the direction that all replicas go along; `mean` may be changed."""
+        return mean
 
 
 class OnGraph(Compressed):

@@ -33,11 +33,11 @@ class Beer(OnGraph):
     def vector(self, i, part, x):
         return x - self.known[i] if part == 0 else self.tracker[i] - self.known_tracker[i]
 
-    def sent(self, i, part, c):
-        (self.known if part == 0 else self.known_tracker)[i] += c
+    def learns(self, i, part):
+        return [((self.known if part == 0 else self.known_tracker)[i], 1.0)]
 
-    def arrived(self, i, part, weight, c):
-        (self.around if part == 0 else self.around_tracker)[i] += weight * c
+    def hears(self, i, part):
+        return (self.around if part == 0 else self.around_tracker)[i]
 
     def behind(self, i, x):
         pass

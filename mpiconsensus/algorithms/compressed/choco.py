@@ -28,12 +28,13 @@ class ChocoSGD(OnGraph):
         """Return what hosted vertex i compresses for a part, behind the optimizer's step."""
         return x - self.known[i]
 
-    def sent(self, i, part, c):
-        self.known[i] += c
+    def learns(self, i, part):
+        """Return [(array, factor)]: what hosted vertex i's own message of a part is added to."""
+        return [(self.known[i], 1.0)]
 
-    def arrived(self, i, part, weight, c):
-        """Take the message of a neighbour, or its own, of hosted vertex i."""
-        self.around[i] += weight * c
+    def hears(self, i, part):
+        """Return what the messages of a part of the neighbours of hosted vertex i, and its own, are added to, by their weights."""
+        return self.around[i]
 
     def behind(self, i, x):
         """Change x of hosted vertex i, behind all messages, in place."""

@@ -18,10 +18,7 @@ class DCGD(AmongAll):
     settings = (*AmongAll.settings, "multiple", "smoothness")
 
     def outgoing(self, i, gradient, rate):
-        return gradient
-
-    def received(self, mean, rate):
-        return mean
+        pass
 
     def rate(self, smoothness, n):
         """1 / L, that of gradient descent."""

@@ -23,10 +23,10 @@ class Diana(AmongAll):
     common = ("mean",)
 
     def outgoing(self, i, gradient, rate):
-        return gradient - self.known[i]
+        gradient -= self.known[i]
 
-    def sent(self, i, c):
-        self.known[i] += self.codec.alpha * c
+    def learns(self, i):
+        return [(self.known[i], self.codec.alpha)]
 
     def received(self, mean, rate):
         direction = self.mean + mean

@@ -22,15 +22,16 @@ class EF14(AmongAll):
     own = ("error",)
 
     def outgoing(self, i, gradient, rate):
-        self.error[i] += rate * gradient
-        return self.error[i]
+        gradient *= rate
+        gradient += self.error[i]
 
-    def sent(self, i, c):
-        self.error[i] -= c
+    def left(self, i, rest):
+        self.error[i] = rest
 
     def received(self, mean, rate):
-        # Where the rate is 0 so is every error's growth: what is left of it waits.
-        return mean / rate if rate else 0.0 * mean
+        # The optimizer multiplies by the rate; where that is 0 no step can be taken.
+        mean *= 1.0 / rate if rate else 0.0
+        return mean
 
     def rate(self, smoothness, n):
         """That of ef21, with which it is compared."""

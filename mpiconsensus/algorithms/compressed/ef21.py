@@ -17,6 +17,8 @@ feedback!, NeurIPS 2023, algorithm 1.
 
 import math
 
+import numpy as np
+
 from mpiconsensus.algorithms.compressed.base import AmongAll
 
 
@@ -34,6 +36,7 @@ class EF21(AmongAll):
     settings = (*AmongAll.settings, "multiple", "smoothness")
     own = ("known",)
     common = ("mean",)
+    collects = "mean"
 
     def dense(self, k):
         return k == 0
@@ -42,14 +45,10 @@ class EF21(AmongAll):
         self.known[i] = gradient
 
     def outgoing(self, i, gradient, rate):
-        return gradient - self.known[i]
+        gradient -= self.known[i]
 
-    def sent(self, i, c):
-        self.known[i] += c
-
-    def received(self, mean, rate):
-        self.mean += mean
-        return self.mean
+    def learns(self, i):
+        return [(self.known[i], 1.0)]
 
     def rate(self, smoothness, n):
         return contractive_rate(smoothness, self.contraction())
@@ -67,9 +66,11 @@ class EF21SGDM(EF21):
         self.momentum[i] = gradient
 
     def outgoing(self, i, gradient, rate):
-        eta = self.options.eta
+        momentum, eta = self.momentum[i], self.options.eta
         if eta == 1.0:
-            self.momentum[i] = gradient
+            momentum[:] = gradient
         else:
-            self.momentum[i] += eta * (gradient - self.momentum[i])
-        return self.momentum[i] - self.known[i]
+            gradient -= momentum
+            gradient *= eta
+            momentum += gradient
+        np.subtract(momentum, self.known[i], out=gradient)

@@ -27,6 +27,7 @@ class Marina(AmongAll):
     settings = (*AmongAll.settings, "multiple", "smoothness", "dense_probability")
     own = ("before",)
     common = ("mean",)
+    collects = "mean"
 
     def open(self, codec, hosted, dtype):
         super().open(codec, hosted, dtype)
@@ -37,16 +38,11 @@ class Marina(AmongAll):
 
     def uncompressed(self, i, gradient):
         self.before[i] = gradient
-        self.mean[:] = 0.0
 
     def outgoing(self, i, gradient, rate):
         difference = gradient - self.before[i]
         self.before[i] = gradient
-        return difference
-
-    def received(self, mean, rate):
-        self.mean += mean
-        return self.mean
+        gradient[:] = difference
 
     def rate(self, smoothness, n):
         return 1.0 / (smoothness[0] + smoothness[1] * math.sqrt((1 - self.p) * (self.codec.constant - 1) / (self.p * n)))
