@@ -21,7 +21,7 @@ FLOORS = [
     {"mixing", "transport", "wiring", "machine", "placement", "runlog"},
     {"schedule", "survey"},
     {"block", "models", "data", "weights", "runtime", "diskrows"},
-    {"topology", "pieces", "mapping", "description", "hetero"},
+    {"topology", "pieces", "mapping", "description", "hetero", "formula", "regulariser"},
 ]
 ANYONE = {"errors", "config", "randomness", "limits", "outputs", "process", "signals", "slurm", "tabletext"}
 
