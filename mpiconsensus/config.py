@@ -59,9 +59,11 @@ KEYS = [
     Key("training.decay", "str", "none", "learning rate after the warm-up", ("none", "milestones", "cosine")),
     Key("training.milestones", "ints", [81, 122], "epochs after which lr is multiplied by training.gamma", low=1),
     Key("training.gamma", "float", 0.1, "factor at a milestone", low=0.0, high=1.0),
+    Key("training.nonconvex", "float", 0.0, "c of a regulariser c sum_j x_j^2 / (1 + x_j^2), which is added to the loss of each vertex", low=0.0),
     Key("training.clip", "float", 0.0, "largest norm of a vertex's gradient; 0: no clipping", low=0.0),
     Key("training.momentum_policy", "str", "local", "optimizer state at a mixing step: stays local, is mixed like parameters, or is reset", ("local", "mixed", "reset")),
     Key("training.init", "str", "identical", "initial parameters of the vertices", ("identical", "independent")),
+    Key("training.start", "str", "", "initial parameters by a formula of their position j = 1, ..., d, at every vertex, in place of training.init: numbers, j, d, + - * / // % **, parentheses, sin, cos, sqrt; for example (37 * j % 113) / d; empty: drawn"),
     Key("training.seed", "int", 1, "seed of initialisation, partition, shuffling, augmentation, dropout and schedules", low=0),
     Key("training.precision", "str", "float32", "arithmetic of the model; bf16: autocast, parameters stay float32", ("float64", "float32", "tf32", "bf16")),
     Key("training.arithmetic", "str", "flat", "flat: fused passes over a vertex's contiguous parameters (a step is within 1 ulp of torch.optim's for sgd, 8 for adam); torch: torch.optim, tensor by tensor", ("flat", "torch")),
@@ -112,6 +114,7 @@ KEYS = [
     Key("checkpoint.every_epochs", "int", 0, "epochs between two checkpoints; 0: not by epochs", low=0),
     Key("log.directory", "str", "runs", "where run directories are made"),
     Key("log.name", "str", "", "name of the run directory; empty: from the job, numbered"),
+    Key("log.gradient_norm", "bool", False, "log the 2-norm of the mean over vertices of their gradients at every step (an average over all vertices a step)"),
     Key("log.flush_s", "float", 30.0, "longest time between two flushes of a rank's log, in seconds", low=0.0),
 ]
 BY_NAME = {key.name: key for key in KEYS}

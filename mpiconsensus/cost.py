@@ -4,7 +4,7 @@ import click
 import numpy as np
 import torch
 
-from mpiconsensus import models, optim
+from mpiconsensus import formula, models, optim
 from mpiconsensus.algorithms import Setting, make, training_periods
 from mpiconsensus.block import Layout, row_length
 from mpiconsensus.compressing import expected
@@ -31,6 +31,8 @@ def estimate(job, wiring, source, placement):
     """Return {what: text} for the job on the given Placement and with one vertex a rank."""
     name = model_name(job, source)
     layout, states, mixed, row = _layout(job, source)
+    if job.training.start:
+        formula.values("training.start", job.training.start, layout.count)
     steps = _total_steps(job, source, wiring.n)
     algorithm, per_step, counted = _traffic(job, source, wiring, layout, row)
     compressed = _compressed(job, algorithm, layout)

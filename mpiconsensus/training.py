@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mpiconsensus import algorithms, compressing, models, optim
+from mpiconsensus import algorithms, compressing, formula, models, optim
 from mpiconsensus.block import Block, Layout, row_length
 from mpiconsensus.concurrency import open_concurrency
 from mpiconsensus.data.augment import Augment
@@ -22,6 +22,7 @@ from mpiconsensus.data.shuffle import open_shuffling
 from mpiconsensus.errors import TrainingError, UserError
 from mpiconsensus.placement import place
 from mpiconsensus.randomness import torch_seed
+from mpiconsensus.regulariser import nonconvex
 from mpiconsensus.stepper import Stepper
 from mpiconsensus.transport import Reduction, open_exchange
 from mpiconsensus.transport.samples import SampleExchange
@@ -33,7 +34,8 @@ class Trainer:
     """m hosted replicas of one model. `step()` is one step of the whole network; collective.
 
     job, world, wiring, source: see config, runtime, wiring, data.source. placement: as placement.map says where it is
-    not given. k: steps taken.
+    not given. k: steps taken. gradient_norm: 2-norm of the mean gradient of the last step, where the job asks for it and all
+    vertices took one; else NaN.
     """
 
     def __init__(self, job, world, wiring, source, placement=None):
@@ -45,6 +47,7 @@ class Trainer:
         self.dtype = DTYPES[job.training.precision]
         set_precision(job.training.precision)
         self.layout_of_images = memory_format(job, source)
+        self.gradient_norm = math.nan
         self._load()
         self._build()
         peak = compressing.theory(self, job.compression) if self.algorithm.compressed and job.compression.multiple else job.training.lr
@@ -152,6 +155,8 @@ class Trainer:
             torch.manual_seed(torch_seed(job.training.seed, "init", vertex))
             module = models.build(name, self.source.shape, self.source.classes, norm=job.model.norm, hidden=tuple(job.model.hidden))
             module = module.to(device=self.device, dtype=self.dtype, memory_format=self.layout_of_images)
+            if job.training.start:
+                start_at(module, job.training.start)
             if job.model.buffers == "reset":
                 for layer in norm_layers(module):
                     layer.momentum = None  # cumulative averages since the last restart
@@ -192,6 +197,8 @@ class Trainer:
         for i, found in zip(trained, self.concurrency.gradients(trained, k), strict=True):
             losses[i], compute_s[i] = found[0], found[2]
             io_s[i] += found[1]
+        if self.job.log.gradient_norm:
+            self.gradient_norm = self._mean_gradient_norm(k)
         if self.algorithm.averages_gradients:
             self.stepper.mean_gradients(self.block.gradients, rate)
         self._clip(trained)
@@ -218,7 +225,16 @@ class Trainer:
             loss.backward()
         except (RuntimeError, ValueError) as error:
             raise self.model_failed(error, [i], k, x.shape) from error
-        return loss.detach()
+        return self.regularise([i], loss.detach().view(1))[0]
+
+    def regularise(self, indices, losses):
+        """Add the gradient of training.nonconvex to the rows of hosted vertices; return the losses (g,) with its values."""
+        if not self.job.training.nonconvex:
+            return losses
+        values, gradients = nonconvex(torch.stack([self.block.parameters(i) for i in indices]), self.job.training.nonconvex)
+        for i, gradient in zip(indices, gradients, strict=True):
+            self.block.gradients[i].add_(gradient)
+        return losses + values
 
     def model_failed(self, error, indices, k, shape):
         """Return the TrainingError of hosted vertices whose forward or backward pass raised `error` on a batch of `shape`."""
@@ -239,6 +255,12 @@ class Trainer:
                 f"the loss at vertex {self.hosted[i]} is {value} at step {k} (epoch {k // self.steps_per_epoch + 1}); "
                 "the run ends here. Lower training.lr, lengthen training.warmup_epochs or set training.clip."
             )
+
+    def _mean_gradient_norm(self, k):
+        """Return the 2-norm of the mean over vertices of the gradients of step k, NaN where a vertex rests; collective."""
+        if not all(self.algorithm.trains(k, vertex) for vertex in range(self.placement.n)):
+            return math.nan
+        return float(torch.linalg.vector_norm(self.reduction.mean(list(self.block.gradients)), dtype=torch.float64))
 
     def _clip(self, indices):
         if self.job.training.clip:
@@ -304,6 +326,16 @@ def memory_format(job, source):
     """Return the torch memory format of images and convolution weights."""
     contiguous = job.training.memory_format == "contiguous" or len(source.shape) != 3
     return torch.contiguous_format if contiguous else torch.channels_last
+
+
+def start_at(module, text):
+    """Give the trained parameters of `module` the values of the formula `text`, in their order; UserError as formula.values."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    sizes = [parameter.numel() for parameter in trained]
+    values = torch.from_numpy(formula.values("training.start", text, sum(sizes)))
+    with torch.no_grad():
+        for parameter, part in zip(trained, values.split(sizes), strict=True):
+            parameter.copy_(part.view(parameter.shape))
 
 
 def norm_layers(module):
