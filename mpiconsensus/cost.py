@@ -6,12 +6,13 @@ import torch
 
 from mpiconsensus import formula, models, optim
 from mpiconsensus.algorithms import Setting, make, training_periods
+from mpiconsensus.arithmetic import DTYPES
 from mpiconsensus.block import Layout, row_length
 from mpiconsensus.compressing import expected
 from mpiconsensus.data import loading
 from mpiconsensus.data.shuffle import open_shuffling
 from mpiconsensus.schedule import MEAN
-from mpiconsensus.training import DTYPES, model_name
+from mpiconsensus.training import model_name
 
 # What a process holds before it has a model: the interpreter, torch, MPI and HDF5.
 BASE_BYTES = 270e6

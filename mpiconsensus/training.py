@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from mpiconsensus import algorithms, compressing, formula, models, optim
+from mpiconsensus.arithmetic import DTYPES, default_generator, memory_format, pick_device, set_precision
 from mpiconsensus.block import Block, Layout, row_length
 from mpiconsensus.concurrency import open_concurrency
 from mpiconsensus.data.augment import Augment
@@ -26,8 +27,6 @@ from mpiconsensus.regulariser import nonconvex
 from mpiconsensus.stepper import Stepper
 from mpiconsensus.transport import Reduction, open_exchange
 from mpiconsensus.transport.samples import SampleExchange
-
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "tf32": torch.float32, "bf16": torch.float32}
 
 
 class Trainer:
@@ -322,12 +321,6 @@ def model_name(job, source):
     return models.default_name(source.name, source.shape) if job.model.name == "auto" else job.model.name
 
 
-def memory_format(job, source):
-    """Return the torch memory format of images and convolution weights."""
-    contiguous = job.training.memory_format == "contiguous" or len(source.shape) != 3
-    return torch.contiguous_format if contiguous else torch.channels_last
-
-
 def start_at(module, text):
     """Give the trained parameters of `module` the values of the formula `text`, in their order; UserError as formula.values."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -341,26 +334,3 @@ def start_at(module, text):
 def norm_layers(module):
     """Return the layers that keep running statistics."""
     return [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
-
-
-def pick_device(name, world):
-    """Return the torch device of this rank: GPUs of a node are dealt out over its ranks."""
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise UserError("training.device = cuda, but this torch finds no CUDA device; take auto or cpu.")
-    return torch.device("cuda", world.node_rank % torch.cuda.device_count())
-
-
-def default_generator(device):
-    """Return the generator that dropout on `device` draws from; torch.manual_seed seeds every backend, at 0.1 ms a call."""
-    if device.type == "cpu":
-        return torch.default_generator
-    torch.cuda.init()
-    return torch.cuda.default_generators[device.index]
-
-
-def set_precision(precision):
-    """Allow or forbid the short-mantissa matrix products that `tf32` means."""
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"

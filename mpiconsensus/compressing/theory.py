@@ -14,10 +14,10 @@ def theory(trainer, options):
 
 
 def measured(trainer):
-    """Return (L, sqrt(mean L_i^2)) of binary logistic regression on the features as they are; collective.
+    """Return (L, sqrt(mean L_i^2)) of binary logistic regression on the features as training sees them; collective.
 
     The logistic loss has curvature 1/4 at most, so L_i = |A_i' A_i| / (4 N_i) + 2 c for the regulariser c sum x^2 / (1 + x^2),
-    whose second derivative is 2 c at most.
+    whose second derivative is 2 c at most. L is that of all samples together, each counted once.
     """
     if trainer.job.model.name != "linear":
         raise UserError(
@@ -25,14 +25,18 @@ def measured(trainer):
             "give compression.smoothness = [L, sqrt(mean L_i^2)], or take compression.multiple = 0 and training.lr."
         )
     mean, curvature = trainer.reduction.mean, 2 * trainer.job.training.nonconvex
-    grams = []
+    sums, sizes, squares = [], [], []
     for loader in trainer.loaders:
         a = trainer.augment.evaluate(loader.shard.x).double().reshape(len(loader.shard.y), -1)
-        grams.append(a.T @ a / len(a))
-    squares = [((_largest(gram) / 4 + curvature) ** 2).reshape(1) for gram in grams]
-    whole = _largest(mean([gram.reshape(-1) for gram in grams]).reshape(grams[0].shape)) / 4 + curvature
+        sums.append(a.T @ a)
+        sizes.append(torch.tensor([float(len(a))], dtype=torch.float64))
+        squares.append(((_largest(sums[-1]) / len(a) / 4 + curvature) ** 2).reshape(1))
+    # One buffer serves means of one length: the sizes go first.
+    size = float(mean(sizes))
+    each = float(mean(squares)) ** 0.5
+    whole = _largest(mean([gram.reshape(-1) for gram in sums]).reshape(sums[0].shape)) / size / 4 + curvature
     # The last bits of an eigenvalue depend on the threads of the library.
-    return tuple(float(f"{float(value):.12g}") for value in (whole, mean(squares).sqrt()))
+    return tuple(float(f"{float(value):.12g}") for value in (whole, each))
 
 
 def _largest(gram):
