@@ -8,8 +8,9 @@ NeurIPS 2021, experiments.
 """
 
 
-def nonconvex(x, c):
-    """Return (values (m,), gradients (m, p)) of r at the rows x (m, p), a tensor."""
+def add_nonconvex(x, c, gradient):
+    """Return the value of r at x (p,), a tensor, and add its gradient to `gradient` (p,)."""
     squares = x.square()
     below = squares + 1
-    return c * (squares / below).sum(1), 2 * c * x / below.square()
+    gradient.addcdiv_(x, below.square(), value=2 * c)
+    return squares.div_(below).sum().mul_(c)

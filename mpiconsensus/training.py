@@ -23,7 +23,7 @@ from mpiconsensus.data.shuffle import open_shuffling
 from mpiconsensus.errors import TrainingError, UserError
 from mpiconsensus.placement import place
 from mpiconsensus.randomness import torch_seed
-from mpiconsensus.regulariser import nonconvex
+from mpiconsensus.regulariser import add_nonconvex
 from mpiconsensus.stepper import Stepper
 from mpiconsensus.transport import Reduction, open_exchange
 from mpiconsensus.transport.samples import SampleExchange
@@ -224,16 +224,12 @@ class Trainer:
             loss.backward()
         except (RuntimeError, ValueError) as error:
             raise self.model_failed(error, [i], k, x.shape) from error
-        return self.regularise([i], loss.detach().view(1))[0]
+        return self.regularise(i, loss.detach())
 
-    def regularise(self, indices, losses):
-        """Add the gradient of training.nonconvex to the rows of hosted vertices; return the losses (g,) with its values."""
-        if not self.job.training.nonconvex:
-            return losses
-        values, gradients = nonconvex(torch.stack([self.block.parameters(i) for i in indices]), self.job.training.nonconvex)
-        for i, gradient in zip(indices, gradients, strict=True):
-            self.block.gradients[i].add_(gradient)
-        return losses + values
+    def regularise(self, i, loss):
+        """Add the gradient of training.nonconvex to that of hosted vertex i; return the loss, a tensor, with its value."""
+        c = self.job.training.nonconvex
+        return loss + add_nonconvex(self.block.parameters(i), c, self.block.gradients[i]) if c else loss
 
     def model_failed(self, error, indices, k, shape):
         """Return the TrainingError of hosted vertices whose forward or backward pass raised `error` on a batch of `shape`."""

@@ -53,7 +53,9 @@ class Batched(Way):
         generators = [self.generators[i] for i in group] if self.generators else ()
         try:
             losses = self.stacked.losses(group, x, y, count, generators, trainer.autocast())
-            return trainer.regularise(group, losses).tolist()
+            if trainer.job.training.nonconvex:
+                losses = torch.stack([trainer.regularise(i, loss) for i, loss in zip(group, losses, strict=True)])
+            return losses.tolist()
         except (RuntimeError, ValueError) as error:
             raise trainer.model_failed(error, group, steps[group[0]], x.shape) from error
 
