@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-PIECE = 1 << 16  # elements that stay in the cache from pass to pass
+PIECE = 1 << 17  # elements that stay in the cache from pass to pass
 FLOAT_BITS = 32  # b of the formulas, whatever the arithmetic
 
 
