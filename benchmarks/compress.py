@@ -57,7 +57,7 @@ def low_rank():
 
 def error_feedback(x):
     """Yield the group of a copy and of the rounds of EF21."""
-    out, random = np.empty_like(x), np.random.default_rng(0)
+    out = np.empty_like(x)
     sides = {"copy of the vector": lambda: np.copyto(out, x)}
     for spec in ("top-k:0.01", "top-k:0.2", "top-k:0.01+power-of-two", "rand-k:0.01"):
         c, g, difference = compress.make(spec, len(x)), np.zeros_like(x), np.empty_like(x)

@@ -6,7 +6,8 @@ import numpy as np
 
 from mpiconsensus.compress.base import Compressor
 from mpiconsensus.compress.identity import Identity
-from mpiconsensus.compress.lowrank import SVD, PowerStep, RandomisedSVD, Subspace
+from mpiconsensus.compress.importance import Greedy, GreedyWeighted, Importants, Stochastic, WeightedGreedy
+from mpiconsensus.compress.lowrank import SVD, PivotedQR, PowerStep, RandomisedSVD, Subspace
 from mpiconsensus.compress.powers import Natural, PowerOfTwo, PowerOfTwoLog
 from mpiconsensus.compress.quantise import QSGD, Bfloat, Half, Sign, TernGrad
 from mpiconsensus.compress.sparse import RandK, RandKUnbiased, TopK
@@ -14,8 +15,9 @@ from mpiconsensus.errors import UserError, did_you_mean
 
 __all__ = ["REGISTRY", "Compressor", "make", "parse"]
 
-SPARSE = (TopK, RandK, RandKUnbiased)
-LOW_RANK = (SVD, RandomisedSVD, PowerStep, Subspace)
+WEIGHTED = (Importants, Stochastic, Greedy, GreedyWeighted, WeightedGreedy)
+SPARSE = (TopK, RandK, RandKUnbiased, *WEIGHTED)
+LOW_RANK = (SVD, RandomisedSVD, PowerStep, PivotedQR, Subspace)
 VALUES = (Natural, PowerOfTwo, PowerOfTwoLog, TernGrad, Sign, Half, Bfloat)
 PLAIN = (Identity, *VALUES)
 REGISTRY = {cls.name: cls for cls in (Identity, *SPARSE, *LOW_RANK, *VALUES, QSGD)}
