@@ -34,6 +34,11 @@ class Compressor(ABC):
         self.b = FLOAT_BITS
 
     @property
+    def told(self):
+        """The formula, in words."""
+        return self.formula
+
+    @property
     @abstractmethod
     def constant(self):
         """zeta where unbiased, else alpha."""

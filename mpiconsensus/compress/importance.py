@@ -67,7 +67,7 @@ class Weighted(Sparse):
 
     def __init__(self, d, dtype=np.float32, shape=None, k=1, inner=None):
         super().__init__(d, dtype, shape, k, inner)
-        self.weights = np.ones(d, self.dtype)
+        self.weights = np.broadcast_to(self.dtype.type(1), d)
 
     constant = None
 

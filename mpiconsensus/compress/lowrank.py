@@ -41,7 +41,7 @@ class LowRank(Compressor):
         super().__init__(d, dtype, shape)
         self.m, self.n = matrix_shape(d, shape)
         self.r = min(r, self.m, self.n)
-        self._padded = np.zeros(self.m * self.n, self.dtype)
+        self._padded = np.zeros(self.m * self.n, self.dtype) if self.m * self.n > d else None
 
     @property
     def constant(self):
@@ -56,7 +56,7 @@ class LowRank(Compressor):
         return self.dtype.itemsize * self.r * (self.m + self.n)
 
     def matrix(self, x):
-        if self.m * self.n == self.d:
+        if self._padded is None:
             return x.reshape(self.m, self.n)
         self._padded[: self.d] = x
         return self._padded.reshape(self.m, self.n)

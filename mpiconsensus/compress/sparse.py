@@ -21,6 +21,10 @@ class Sparse(Compressor):
         self.inner = inner(k, dtype) if inner else None
 
     @property
+    def told(self):
+        return f"{self.formula}; of these values: {self.inner.formula}" if self.inner else self.formula
+
+    @property
     def constant(self):
         share = self.k / self.d
         if self.inner is None:
