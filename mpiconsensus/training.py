@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mpiconsensus import algorithms, compressing, formula, models, optim
+from mpiconsensus import algorithms, compressing, models, optim
 from mpiconsensus.arithmetic import DTYPES, default_generator, memory_format, pick_device, set_precision
 from mpiconsensus.block import Block, Layout, row_length
 from mpiconsensus.concurrency import open_concurrency
@@ -21,6 +21,7 @@ from mpiconsensus.data.loading import open_loader, pinned
 from mpiconsensus.data.prefetch import Reader
 from mpiconsensus.data.shuffle import open_shuffling
 from mpiconsensus.errors import TrainingError, UserError
+from mpiconsensus.models.preparing import norm_layers, start_at
 from mpiconsensus.placement import place
 from mpiconsensus.randomness import torch_seed
 from mpiconsensus.regulariser import add_nonconvex
@@ -75,6 +76,7 @@ class Trainer:
 
         self.loaders, self.held_out = self.world.agree(load)
         self.batches_drawn = [0] * len(self.hosted)
+        self._last = [None] * len(self.hosted)  # batches
         self._count_steps()
         self.samples = SampleExchange(self.world, self.placement, self.loaders, shuffling, self.steps_per_epoch, self.total_steps)
         self.augment = Augment(
@@ -130,7 +132,10 @@ class Trainer:
             on_mixed=self._restart_buffers if job.model.buffers == "reset" else None,
         )  # fmt: skip
         if self.algorithm.compressed:
-            self.stepper = compressing.open_stepper(*words, **ways, world=self.world, options=job.compression, seed=job.training.seed)
+            self.stepper = compressing.open_stepper(
+                *words, **ways, world=self.world, options=job.compression, seed=job.training.seed, trial=self._trial,
+                smoothness=lambda: compressing.smoothness(self, job.compression),
+            )  # fmt: skip
         else:
             self.stepper = Stepper(*words, **ways)
 
@@ -211,7 +216,20 @@ class Trainer:
         x = self.augment.train(images, self.hosted[i], self.batches_drawn[i], loader)
         y = torch.from_numpy(labels).to(self.device)
         self.batches_drawn[i] += 1
+        self._last[i] = x, y
         return x, y
+
+    def _trial(self, i, move):
+        """Return the gradient of the last batch of hosted vertex i at its parameters plus `move`, (d,) numpy; all else stays."""
+        row, gradient, codec = self.block.parameters(i), self.block.gradients[i], self.stepper.codecs[i]
+        kept = [(tensor, tensor.clone()) for tensor in (row, gradient, *self.block.modules[i].buffers())]
+        vector = codec.gather(row) + move
+        codec.scatter(vector, row)
+        self.backward(i, *self._last[i], self.k)
+        found = codec.gather(gradient).copy()
+        for tensor, values in kept:
+            tensor.copy_(values)
+        return found
 
     def backward(self, i, x, y, k):
         """Write the gradient of hosted vertex i at step k into its row and return its loss, a scalar tensor."""
@@ -315,18 +333,3 @@ class Trainer:
 def model_name(job, source):
     """Return the model's name, `auto` resolved by the data."""
     return models.default_name(source.name, source.shape) if job.model.name == "auto" else job.model.name
-
-
-def start_at(module, text):
-    """Give the trained parameters of `module` the values of the formula `text`, in their order; UserError as formula.values."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    sizes = [parameter.numel() for parameter in trained]
-    values = torch.from_numpy(formula.values("training.start", text, sum(sizes)))
-    with torch.no_grad():
-        for parameter, part in zip(trained, values.split(sizes), strict=True):
-            parameter.copy_(part.view(parameter.shape))
-
-
-def norm_layers(module):
-    """Return the layers that keep running statistics."""
-    return [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]

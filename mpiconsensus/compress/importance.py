@@ -23,7 +23,7 @@ class Importance:
     def __init__(self, d, scale="d", eta=None, low=0.0, high=np.inf):
         if scale not in SCALES:
             raise UserError(f"scale {scale!r} of importance weights is not known; choose one of {', '.join(SCALES)}.")
-        if not 0 <= low < high:
+        if not 0 <= low <= high:
             raise UserError(f"importance weights from {low} to {high}: the lower bound is at least 0 and below the upper one.")
         self.d, self.scale, self.eta, self.low, self.high = d, scale, eta, low, high
         self.logarithms = np.full(d, -np.log(d))  # of the weights whose sum is 1

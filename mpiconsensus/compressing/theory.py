@@ -7,10 +7,15 @@ from mpiconsensus.errors import UserError
 
 def theory(trainer, options):
     """Return the learning rate options.multiple times the step size of theory; collective."""
-    smoothness = options.smoothness
-    if smoothness and len(smoothness) != 2:
-        raise UserError(f"compression.smoothness = {smoothness} has {len(smoothness)} numbers; give two: L, and sqrt(mean L_i^2); or none.")
-    return options.multiple * trainer.algorithm.rate(smoothness or measured(trainer), trainer.placement.n)
+    return options.multiple * trainer.algorithm.rate(smoothness(trainer, options), trainer.placement.n)
+
+
+def smoothness(trainer, options):
+    """Return (L, sqrt(mean L_i^2)), as given or measured; collective."""
+    given = options.smoothness
+    if given and len(given) != 2:
+        raise UserError(f"compression.smoothness = {given} has {len(given)} numbers; give two: L, and sqrt(mean L_i^2); or none.")
+    return tuple(given) or measured(trainer)
 
 
 def measured(trainer):
@@ -21,8 +26,8 @@ def measured(trainer):
     """
     if trainer.job.model.name != "linear":
         raise UserError(
-            "compression.multiple needs the smoothness of the losses, which is computed for model.name = linear alone; "
-            "give compression.smoothness = [L, sqrt(mean L_i^2)], or take compression.multiple = 0 and training.lr."
+            "compression.multiple, and importance without compression.importance_eta, need the smoothness of the losses, which is computed "
+            "for model.name = linear alone; give compression.smoothness = [L, sqrt(mean L_i^2)], or training.lr and an eta."
         )
     mean, curvature = trainer.reduction.mean, 2 * trainer.job.training.nonconvex
     sums, sizes, squares = [], [], []
