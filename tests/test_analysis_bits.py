@@ -27,6 +27,8 @@ def test_traffic_counts_bits_and_says_when_the_gradient_was_small(small_runs, tm
     np.testing.assert_allclose(last.lines[0].get_ydata(), gradient[steps])
     with open(tmp_path / "t-reached.csv") as file:
         (told,) = csv.DictReader(file)
+    _, relative = drawn("traffic", tmp_path / "r.png", small_runs / "compressed", "--x", "bits", "--relative", drawing="draw_bits")
+    np.testing.assert_allclose(numbers(relative, "gradient_norm_squared"), gradient[steps] / gradient[0])
     below = np.flatnonzero(gradient <= 1e-2)
     assert told["steps to 0.01"] == (str(below[0]) if len(below) else "-")
     assert told["steps to 1e-06"] == "-"
