@@ -134,11 +134,13 @@ def test_a_shared_support_is_the_same_to_sender_and_receiver(spec, scope):
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("spec", ["top-k:0.2", "rand-k:0.3", "rand-k:4+natural", "top-k:4+natural", "svd:1", "sign"])
 def test_what_is_added_is_what_is_decoded(spec, scope):
-    x, out = random(1).standard_normal((2, 66))
+    x, out, other = random(1).standard_normal((3, 66))
     codec = Codec(spec, layout(torch.float64), scope)
-    expected = out + through(codec, x)
-    codec.decode_add(codec.encode(x, random(3)), out, random(3))
-    np.testing.assert_array_equal(out, expected)
+    decoded = through(codec, x)
+    expected = out + decoded, other - 2 * decoded
+    codec.add_to(codec.encode(x, random(3)), [(out, 1.0), (other, -2.0)], random(3))
+    np.testing.assert_array_equal(out, expected[0])
+    np.testing.assert_array_equal(other, expected[1])
 
 
 def test_constants_are_those_of_the_worst_section():
