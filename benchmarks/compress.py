@@ -35,7 +35,7 @@ def selection(x):
 
 def codes(x):
     """Yield the group of a copy and of the codes of all elements."""
-    out = np.empty_like(x)
+    out, random = np.empty_like(x), np.random.default_rng(0)
     sides = {"copy of the vector": lambda: np.copyto(out, x)}
     for name in CODES:
         c = compress.make(name, len(x))

@@ -4,14 +4,15 @@ import click
 import numpy as np
 import torch
 
-from mpiconsensus import models, optim
+from mpiconsensus import formula, models, optim
 from mpiconsensus.algorithms import Setting, make, training_periods
+from mpiconsensus.arithmetic import DTYPES
 from mpiconsensus.block import Layout, row_length
 from mpiconsensus.compressing import expected
 from mpiconsensus.data import loading
 from mpiconsensus.data.shuffle import open_shuffling
 from mpiconsensus.schedule import MEAN
-from mpiconsensus.training import DTYPES, model_name
+from mpiconsensus.training import model_name
 
 # What a process holds before it has a model: the interpreter, torch, MPI and HDF5.
 BASE_BYTES = 270e6
@@ -31,6 +32,8 @@ def estimate(job, wiring, source, placement):
     """Return {what: text} for the job on the given Placement and with one vertex a rank."""
     name = model_name(job, source)
     layout, states, mixed, row = _layout(job, source)
+    if job.training.start:
+        formula.values("training.start", job.training.start, layout.count)
     steps = _total_steps(job, source, wiring.n)
     algorithm, per_step, counted = _traffic(job, source, wiring, layout, row)
     compressed = _compressed(job, algorithm, layout)

@@ -175,7 +175,8 @@ class Session:
             if k == watched:
                 trainer.stepper.watch_drift()
             losses, io_s, compute_s = trainer.step()
-            record.add(losses, trainer.rate(k), io_s, compute_s, *trainer.stepper.take(), time.perf_counter() - self.started)
+            ended_s = time.perf_counter() - self.started
+            record.add(losses, trainer.rate(k), io_s, compute_s, *trainer.stepper.take(), ended_s, trainer.gradient_norm)
             self.pace.beat(self._log_steps)
             self._beat()
         self._log_steps()

@@ -52,6 +52,7 @@ COLUMNS = [
     Column("steps", "age_mean", "<f8", "1", "mean age of the rows mixed, in own steps; NaN where none was or rounds are synchronous"),
     Column("steps", "age_max", "<f8", "1", "age of the oldest row mixed, in own steps; NaN likewise"),
     Column("steps", "ended_s", "<f8", "s", "when the step ended, since the start of training; modelled seconds under a virtual clock"),
+    Column("steps", "gradient_norm", "<f8", "1", "2-norm of the mean over vertices of the gradients that they took, each at its own point, before clipping and weight decay; NaN where a vertex rests, and without log.gradient_norm", False),
     Column("epochs", "epoch", "<i8", "1", "number of the epoch, from 1", False),
     Column("epochs", "step", "<i8", "1", "steps done at its end", False),
     Column("epochs", "train_loss", "<f8", "nats", "mean training loss over the epoch"),

@@ -20,9 +20,9 @@ FLOORS = [
     {"stepper", "optim", "concurrency", "runread"},
     {"algorithms", "merging", "modelfiles", "doctor", "record", "rundirectory", "checkpoint", "pulse", "sweepdirectory"},
     {"mixing", "transport", "wiring", "machine", "placement", "runlog"},
-    {"schedule", "survey", "compress"},
+    {"schedule", "survey"},
     {"block", "models", "data", "weights", "runtime", "diskrows", "compress"},
-    {"topology", "pieces", "mapping", "description", "hetero"},
+    {"topology", "pieces", "mapping", "description", "hetero", "formula", "regulariser", "arithmetic"},
 ]
 ANYONE = {"errors", "config", "randomness", "limits", "outputs", "process", "signals", "slurm", "tabletext"}
 

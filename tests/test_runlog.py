@@ -102,7 +102,7 @@ def test_the_ages_of_rows_are_a_histogram_a_vertex(tmp_path):
 
 
 def test_logs_of_earlier_versions_lack_columns(tmp_path, monkeypatch):
-    lacking = ("age_mean", "age_max", "ended_s", "bits_formula", "residual", "consensus_distance", "mass")
+    lacking = ("gradient_norm", "age_mean", "age_max", "ended_s", "bits_formula", "residual", "consensus_distance", "mass")
     with monkeypatch.context() as before:
         before.setattr(runlog, "COLUMNS", [c for c in COLUMNS if c.name not in lacking and c.group != "ages"])
         before.setattr(runlog, "ROOM", {name: room for name, room in runlog.ROOM.items() if name != "ages"})

@@ -6,16 +6,18 @@ import numpy as np
 
 from mpiconsensus.compress.base import Compressor
 from mpiconsensus.compress.identity import Identity
-from mpiconsensus.compress.lowrank import SVD, PowerStep, RandomisedSVD, Subspace
+from mpiconsensus.compress.importance import Greedy, GreedyWeighted, Importants, Stochastic, WeightedGreedy
+from mpiconsensus.compress.lowrank import SVD, PivotedQR, PowerStep, RandomisedSVD, Subspace
 from mpiconsensus.compress.powers import Natural, PowerOfTwo, PowerOfTwoLog
 from mpiconsensus.compress.quantise import QSGD, Bfloat, Half, Sign, TernGrad
 from mpiconsensus.compress.sparse import RandK, RandKUnbiased, TopK
 from mpiconsensus.errors import UserError, did_you_mean
 
-__all__ = ["REGISTRY", "Compressor", "make", "parse"]
+__all__ = ["REGISTRY", "Compressor", "examples", "make", "parse"]
 
-SPARSE = (TopK, RandK, RandKUnbiased)
-LOW_RANK = (SVD, RandomisedSVD, PowerStep, Subspace)
+WEIGHTED = (Importants, Stochastic, Greedy, GreedyWeighted, WeightedGreedy)
+SPARSE = (TopK, RandK, RandKUnbiased, *WEIGHTED)
+LOW_RANK = (SVD, RandomisedSVD, PowerStep, PivotedQR, Subspace)
 VALUES = (Natural, PowerOfTwo, PowerOfTwoLog, TernGrad, Sign, Half, Bfloat)
 PLAIN = (Identity, *VALUES)
 REGISTRY = {cls.name: cls for cls in (Identity, *SPARSE, *LOW_RANK, *VALUES, QSGD)}
@@ -54,6 +56,12 @@ def parse(spec):
     if not (whole or share):
         raise UserError(f"compressor {spec!r}: behind {name}: stands {what}; for example {name}:{'0.01' if cls in SPARSE else '4'}.")
     return cls, int(number) if whole else float(number), values
+
+
+def examples():
+    """Return a spec of every compressor."""
+    numbers = {**dict.fromkeys(SPARSE, ":0.01"), **dict.fromkeys(LOW_RANK, ":4"), QSGD: ":16"}
+    return [name + numbers.get(cls, "") for name, cls in REGISTRY.items()]
 
 
 def make(spec, d, dtype=np.float32, shape=None, clip=False):

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-PIECE = 1 << 16  # elements that stay in the cache from pass to pass
+PIECE = 1 << 17  # elements that stay in the cache from pass to pass
 FLOAT_BITS = 32  # b of the formulas, whatever the arithmetic
 
 
@@ -32,6 +32,11 @@ class Compressor(ABC):
     def __init__(self, d, dtype=np.float32, shape=None):
         self.d, self.dtype, self.shape = d, np.dtype(dtype), tuple(shape) if shape else (d,)
         self.b = FLOAT_BITS
+
+    @property
+    def told(self):
+        """The formula, in words."""
+        return self.formula
 
     @property
     @abstractmethod

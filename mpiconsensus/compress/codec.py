@@ -115,6 +115,12 @@ class Codec:
             c.decode_payload(values[start : start + c.values_sent], out[part], r)
             start += c.values_sent
 
+    def reweigh(self, weights):
+        """Give the operators that choose by importance their weights, (count,); the others have none."""
+        for part, c in self.sections:
+            if hasattr(c, "weights"):
+                c.weights = np.asarray(weights[part], self.dtype)
+
     def state_dict(self):
         """Return the arrays that the compressors keep from message to message, by section and name."""
         states = {f"{i}.{name}": value for i, (_, c) in enumerate(self.sections) for name, value in c.state_dict().items()}

@@ -33,12 +33,14 @@ class QSGD(Compressor):
         return self.dtype.itemsize + bits.packed_bytes(1, self.d) + bits.packed_bytes(self.width, self.d)
 
     def encode(self, x, random):
-        norm = self.dtype.type(np.linalg.norm(x))
+        largest = np.abs(x).max()
+        # of the smallest and the largest numbers the squares are 0 and infinite
+        norm = largest * np.linalg.norm(x / largest) if 0 < largest < np.inf else largest
         levels = np.zeros(self.d, np.int64)
-        if norm > 0:
+        if 0 < norm < np.inf:
             # a hair below s, so that the largest level is s
             levels = np.minimum(np.floor(self.s * (np.abs(x) / norm) + random.random(self.d)), self.s).astype(np.int64)
-        return joined(np.array([norm]), pack_signs(x), bits.pack(levels, self.width))
+        return joined(np.array([norm], self.dtype), pack_signs(x), bits.pack(levels, self.width))
 
     def decode(self, message, out, random):
         head = self.dtype.itemsize
@@ -73,8 +75,10 @@ class TernGrad(Compressor):
         size = np.abs(x)
         largest = size.max(initial=0)
         digits = np.zeros(-(-self.d // self.DIGITS) * self.DIGITS, np.uint8)
-        if largest > 0:
-            digits[: self.d] = (random.random(self.d) * largest < size) * (1 + np.signbit(x).astype(np.uint8))
+        if largest != 0:
+            # of numbers that are not finite, those go through
+            chosen = random.random(self.d) * largest < size if largest < np.inf else ~np.isfinite(x)
+            digits[: self.d] = chosen * (1 + np.signbit(x).astype(np.uint8))
         weights = 3 ** np.arange(self.DIGITS)
         return joined(np.array([largest], self.dtype), (digits.reshape(-1, self.DIGITS) @ weights).astype(np.uint8))
 
@@ -155,11 +159,13 @@ class Bfloat(Cast):
     name = "bf16"
     formula = "the nearest float of 16 bits, 8 of exponent"
     constant = 1 - 2.0**-16
+    LARGEST = (2 - 2.0**-7) * 2.0**127
 
     def encode(self, x, random):
-        whole = x.astype(np.float32).view(np.uint32)
-        rounded = (whole + 0x7FFF + ((whole >> 16) & 1)) >> 16
-        return rounded.astype(np.uint16).view(np.uint8)
+        import torch  # whose conversion is the fast one
+
+        short = torch.from_numpy(x).clamp(-self.LARGEST, self.LARGEST).bfloat16()
+        return short.view(torch.uint8).numpy()
 
     def decode(self, message, out, random):
-        out[:] = (message.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+        out[:] = np.left_shift(message.view(np.uint16), 16, dtype=np.uint32).view(np.float32)

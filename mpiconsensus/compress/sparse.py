@@ -22,6 +22,10 @@ class Sparse(Compressor):
         self.draws = self.draws or bool(inner and inner.draws)
 
     @property
+    def told(self):
+        return f"{self.formula}; of these values: {self.inner.formula}" if self.inner else self.formula
+
+    @property
     def constant(self):
         share = self.k / self.d
         if self.inner is None:
@@ -52,7 +56,7 @@ class Sparse(Compressor):
 
     def encode(self, x, random):
         chosen = self.select(x, random)
-        values = self.values(x[chosen])
+        values = self.values(x, chosen)
         places = np.zeros(0, np.uint8) if self.shared else support.encode(chosen, self.d)
         return joined(places, self.inner.encode(values, random) if self.inner else values)
 
@@ -82,9 +86,9 @@ class Sparse(Compressor):
         out[:] = 0
         out[self.select(None, random)] = values
 
-    def values(self, kept):
-        """Return what is sent for the elements kept."""
-        return kept
+    def values(self, x, chosen):
+        """Return what is sent for the elements of x at the indices chosen."""
+        return x[chosen]
 
 
 def largest(x, k):
@@ -161,5 +165,5 @@ class RandKUnbiased(RandK):
     def constant(self):
         return self.d / self.k * (self.inner.constant if self.inner else 1.0)
 
-    def values(self, kept):
-        return kept * self.dtype.type(self.d / self.k)
+    def values(self, x, chosen):
+        return x[chosen] * self.dtype.type(self.d / self.k)

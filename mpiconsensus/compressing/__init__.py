@@ -1,10 +1,10 @@
 """Compressed algorithms on the rows of a rank: their steps, their step sizes of theory, and what they will send."""
 
 from mpiconsensus.compressing.steppers import AmongAllStepper, OnGraphStepper
-from mpiconsensus.compressing.theory import theory
+from mpiconsensus.compressing.theory import smoothness, theory
 from mpiconsensus.compressing.traffic import expected
 
-__all__ = ["expected", "open_stepper", "theory"]
+__all__ = ["expected", "open_stepper", "smoothness", "theory"]
 
 
 def open_stepper(algorithm, *words, **keywords):

@@ -13,6 +13,7 @@ import torch
 
 from mpiconsensus.compress.base import FLOAT_BITS
 from mpiconsensus.compress.codec import Codec
+from mpiconsensus.compressing.importance import Weights, adaptive
 from mpiconsensus.compressing.traffic import ring_bytes, way
 from mpiconsensus.errors import TrainingError, UserError
 from mpiconsensus.randomness import generator
@@ -25,11 +26,13 @@ SEED_BITS = 64  # of a support that all draw alike, a message
 class Compressing(Stepper):
     """A Stepper whose messages are compressed. options: the table [compression]; world, seed: of the run.
 
+    trial, smoothness: see importance.Weights; smoothness() is asked only where it is needed.
+
     bits: (m,) of the messages since the last `take`, by formula, each counted once whatever its receivers. residual: (m,)
     2-norm of what those messages left out.
     """
 
-    def __init__(self, algorithm, order, exchange, reduction, block, placement, *, world, options, seed, **words):
+    def __init__(self, algorithm, order, exchange, reduction, block, placement, *, world, options, seed, trial, smoothness, **words):
         if words.get("momentum_policy", "local") == "mixed" or block.layout.buffers or words.get("on_mixed"):
             raise UserError(
                 f"algorithm.name = {algorithm.name} sends compressed parameters or gradients alone; "
@@ -38,7 +41,9 @@ class Compressing(Stepper):
         # A codec a vertex: some keep a state.
         self.codecs = [Codec(options.operator, block.layout, options.scope) for _ in range(block.m)]
         self.codec = self.codecs[0]
-        self.dtype = self.codec.dtype
+        self.dtype, self.weights = self.codec.dtype, None
+        if adaptive(self.codec):
+            self.weights = Weights(self.codecs, options, trial, None if options.importance_eta else smoothness()[0])
         algorithm.open(self.codec, placement.hosted, self.dtype)
         super().__init__(algorithm, order, exchange, reduction, block, placement, **words)
         self.world, self.seed = world, seed
@@ -101,6 +106,8 @@ class Compressing(Stepper):
         algorithm = self.algorithm
         common = {name: getattr(algorithm, name) for name in algorithm.common} if self.placement.hosted[i] == 0 else {}
         state = {"own": algorithm.state_dict(i), "common": common, "codec": self.codecs[i].state_dict()}
+        if self.weights:
+            state["importance"] = self.weights.state_dict(i)
         return {part: {name: torch.from_numpy(np.array(value)) for name, value in values.items()} for part, values in state.items()}
 
     def load_state_of(self, i, state):
@@ -108,6 +115,8 @@ class Compressing(Stepper):
         arrays = {part: {name: value.numpy() for name, value in values.items()} for part, values in state.items()}
         self.algorithm.load_state_dict(i, arrays["own"])
         self.codecs[i].load_state_dict(arrays["codec"])
+        if self.weights:
+            self.weights.load_state_dict(i, arrays["importance"])
         for name, value in arrays["common"].items():
             getattr(self.algorithm, name)[:] = value
 
@@ -154,6 +163,8 @@ class AmongAllStepper(Compressing):
     def _message(self, i, vector, rate):
         """Return the message of hosted vertex i, whose gradient is `vector`; what it left out, or in a dense way said, stays there."""
         algorithm = self.algorithm
+        if self.weights:
+            self.weights.learn(i, vector, rate)
         algorithm.outgoing(i, vector, rate)
         message = self._encode(i, vector, algorithm.learns(i))
         algorithm.left(i, vector)
@@ -197,6 +208,11 @@ class OnGraphStepper(Compressing):
 
     def __init__(self, algorithm, *words, **keywords):
         super().__init__(algorithm, *words, **keywords)
+        if self.weights:
+            raise UserError(
+                f"compression.operator = {self.codec.spec} learns its weights from gradients, which {algorithm.name} does not send; "
+                "take algorithm.name = ef21, or another operator."
+            )
         self._listeners = np.array([sum(j != vertex for j in algorithm.w[vertex]) for vertex in self.placement.hosted])
 
     def uncompressed(self, steps, sent):

@@ -66,7 +66,10 @@ class Compressed(Algorithm):
 
     def contraction(self, asked="", instead="compression.multiple = 0 and training.lr"):
         """Return alpha of the compressor; UserError where none holds for all vectors, with what needs it and what to take instead."""
-        alpha = self.codec.alpha
+        alpha, bounds = self.codec.alpha, self.options.importance_bounds
+        if alpha is not None and "importance" in self.options.operator:
+            # Weights change; what holds for all of them are their bounds.
+            alpha = alpha * (bounds[0] / bounds[1]) ** 2 if bounds else None
         if alpha is None:
             raise UserError(
                 f"{asked or f'compression.multiple = {self.options.multiple:g}'} needs the compressor's constant, and "
