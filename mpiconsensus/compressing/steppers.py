@@ -78,7 +78,7 @@ class Compressing(Stepper):
         vertex, start = self.placement.hosted[i], time.perf_counter()
         self._check(vertex, vector)
         message = self.codecs[i].encode(vector, self.random(vertex))
-        self.bits[i] += self.codec.bits + SEED_BITS * self.codec.shared
+        self.bits[i] += self.codec.bits + SEED_BITS * (self.codec.shared and self.codec.draws)
         self._add(message, vertex, [*targets, (vector, -1.0)])
         self.residual[i] = np.hypot(0.0 if np.isnan(self.residual[i]) else self.residual[i], np.linalg.norm(vector))
         self.mix_s += time.perf_counter() - start

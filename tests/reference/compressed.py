@@ -117,8 +117,7 @@ def choco(x, g, a, c, steps, w, gamma):
     for k in range(steps):
         half = x - a * g(x) if a else x
         told = c(k, half - np.array([copies[i, i] for i in range(n)]))
-        for i, j in copies:
-            copies[i, j] = copies[i, j] + told[j]
+        copies = {(i, j): known + told[j] for (i, j), known in copies.items()}
         x = np.array([half[i] + gamma * sum(w[i, j] * (copies[i, j] - copies[i, i]) for j in near[i]) for i in range(n)])
         seen.append(x)
     return np.array(seen)
