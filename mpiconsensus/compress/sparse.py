@@ -19,6 +19,7 @@ class Sparse(Compressor):
         super().__init__(d, dtype, shape)
         self.k = k
         self.inner = inner(k, dtype) if inner else None
+        self.draws = self.draws or bool(inner and inner.draws)
 
     @property
     def told(self):

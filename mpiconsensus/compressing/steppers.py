@@ -15,7 +15,7 @@ from mpiconsensus.compress.base import FLOAT_BITS
 from mpiconsensus.compress.codec import Codec
 from mpiconsensus.compressing.importance import Weights, adaptive
 from mpiconsensus.compressing.traffic import ring_bytes, way
-from mpiconsensus.errors import UserError
+from mpiconsensus.errors import TrainingError, UserError
 from mpiconsensus.randomness import generator
 from mpiconsensus.stepper import Stepper
 from mpiconsensus.transport.packets import Packets
@@ -76,12 +76,23 @@ class Compressing(Stepper):
     def _encode(self, i, vector, targets):
         """Return the message of hosted vertex i, and count it; what it says is added to `targets`, what it leaves out stays in `vector`."""
         vertex, start = self.placement.hosted[i], time.perf_counter()
+        self._check(vertex, vector)
         message = self.codecs[i].encode(vector, self.random(vertex))
-        self.bits[i] += self.codec.bits + SEED_BITS * self.codec.shared
+        self.bits[i] += self.codec.bits + SEED_BITS * (self.codec.shared and self.codec.draws)
         self._add(message, vertex, [*targets, (vector, -1.0)])
         self.residual[i] = np.hypot(0.0 if np.isnan(self.residual[i]) else self.residual[i], np.linalg.norm(vector))
         self.mix_s += time.perf_counter() - start
         return message
+
+    def _check(self, vertex, vector):
+        """Raise TrainingError unless all that a vertex is to compress is finite: compressors would hide it, or fail."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = np.isfinite(vector.sum())
+        if not finite:
+            raise TrainingError(
+                f"what vertex {vertex} has to send at step {self.k} is not finite; the run ends here. "
+                "Lower training.lr or compression.multiple, lengthen training.warmup_epochs or set training.clip."
+            )
 
     def _add(self, message, vertex, targets):
         """Add what the message of a vertex says, times the factor of the algorithm, to `targets`, [(array, factor)]."""

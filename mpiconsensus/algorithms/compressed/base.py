@@ -64,16 +64,16 @@ class Compressed(Algorithm):
             "take compression.multiple = 0 and training.lr."
         )
 
-    def contraction(self):
-        """Return alpha of the compressor; UserError where none holds for all vectors."""
+    def contraction(self, asked="", instead="compression.multiple = 0 and training.lr"):
+        """Return alpha of the compressor; UserError where none holds for all vectors, with what needs it and what to take instead."""
         alpha, bounds = self.codec.alpha, self.options.importance_bounds
         if alpha is not None and "importance" in self.options.operator:
             # Weights change; what holds for all of them are their bounds.
             alpha = alpha * (bounds[0] / bounds[1]) ** 2 if bounds else None
         if alpha is None:
             raise UserError(
-                f"compression.multiple = {self.options.multiple:g} needs the compressor's constant, and {self.options.operator} has none "
-                "that holds for all vectors; take compression.multiple = 0 and training.lr."
+                f"{asked or f'compression.multiple = {self.options.multiple:g}'} needs the compressor's constant, and "
+                f"{self.options.operator} has none that holds for all vectors; take {instead}."
             )
         return alpha
 
@@ -149,5 +149,6 @@ class OnGraph(Compressed):
             w[i, list(row)] = list(row.values())
         values = np.sort(np.linalg.eigvalsh((w + w.T) / 2))
         rho = 1 - max(abs(values[0]), abs(values[-2])) if self.n > 1 else 1.0
-        beta, delta = 1 - values[0], self.contraction()
+        beta = 1 - values[0]
+        delta = self.contraction("compression.gamma = 0, the proven step of the gossip,", "compression.gamma above 0, such as 0.1")
         return rho**2 * delta / (16 * rho + rho**2 + 4 * beta**2 + 2 * rho * beta**2 - 8 * rho * delta)
