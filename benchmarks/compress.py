@@ -64,6 +64,7 @@ def error_feedback(x):
         c, g, difference = compress.make(spec, len(x)), np.zeros_like(x), np.empty_like(x)
 
         def one(c=c, g=g, difference=difference):
+            np.negative(g, out=g)  # so that the difference does not vanish
             np.subtract(x, g, out=difference)
             c.add_to(c.encode(difference, np.random.default_rng(1)), [(g, 1.0)], np.random.default_rng(1))
 

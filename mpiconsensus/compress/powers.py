@@ -48,9 +48,9 @@ class Powers(Compressor):
             np.right_shift(work, self.integer(self.mantissa), out=work)
             if safe is not part:
                 np.minimum(work, self.integer((1 << self.exponent) - 2), out=work)
-            # pieces are whole bytes; of the sign, which stands above the exponent, none is kept
+            # pieces are whole bytes; the sign, which stands above the exponent, is cut off
             first, last = (bits.packed_bytes(self.exponent, at) for at in (start, start + len(work)))
-            message[first:last] = work if self.exponent == 8 else bits.pack(work & 0x7FF, self.exponent)
+            message[first:last] = work if self.exponent == 8 else bits.pack(work, self.exponent)
             signs = pack_signs(part)
             message[size + start // 8 :][: len(signs)] = signs
         return message

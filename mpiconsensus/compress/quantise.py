@@ -170,4 +170,7 @@ class Bfloat(Cast):
         return short.view(torch.uint8).numpy()
 
     def decode(self, message, out, random):
-        out[:] = np.left_shift(message.view(np.uint16), 16, dtype=np.uint32).view(np.float32)
+        short = message.view(np.uint16)
+        for start in range(0, self.d, PIECE):
+            part = slice(start, start + PIECE)
+            out[part] = np.left_shift(short[part], 16, dtype=np.uint32).view(np.float32)

@@ -95,15 +95,18 @@ def largest(x, k):
     """Return the ascending indices of the k largest |x|; among equals the lower index wins. NaN counts as beyond infinity.
 
     The magnitudes are compared as integers, the bits of a float without its sign, which are in the same order. A floor that a
-    sample makes likely leaves few candidates; where it leaves fewer than k, all are candidates: the answer is exact.
+    sample makes likely leaves few candidates; where it leaves fewer than k, all but zeros are: the answer is exact.
     """
     if k >= len(x):
         return np.arange(len(x))
     whole = x.view(f"i{x.itemsize}")
-    floor, ceiling = _likely_bounds(whole, k) if len(x) > SAMPLE else (0, np.iinfo(whole.dtype).max)
-    found = _at_least(whole, floor) if floor else np.arange(len(x))
+    floor, ceiling = _likely_bounds(whole, k) if len(x) > SAMPLE else (1, np.iinfo(whole.dtype).max)
+    found = _at_least(whole, max(floor, 1))
     if len(found) < k:
-        found = np.arange(len(x))
+        found = _at_least(whole, 1)
+    if len(found) <= k:
+        zeros = np.flatnonzero(x == 0)[: k - len(found)]
+        return np.sort(np.concatenate([found, zeros]))
     sizes = _magnitudes(whole[found])
     edge = _nth(sizes, k, ceiling)
     keep = sizes >= edge
