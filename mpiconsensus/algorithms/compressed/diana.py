@@ -5,7 +5,8 @@
 b = 1 / zeta, h_i^0 = 0.
 
 Sends: c_i to all, a step.  State: h_i, a vector a vertex, and their mean h.  Conserves: h = (1/n) sum_i h_i, up to rounding.
-Assumes: C unbiased.  Step size: 1 / (L (1 + 6 (zeta - 1) / n)).
+Assumes: C unbiased.  Step size: 1 / (L (1 + 6 (zeta - 1) / n)), for vertices that draw independently: with a support that all
+draw alike (rand-k-unbiased, subspace) the errors do not average out, n counts as 1, and a run at this step may diverge.
 Reference: Mishchenko, Gorbunov, Takac & Richtarik, Distributed learning with compressed gradient differences, 2019; the step
 size after Horvath, Kovalev, Mishchenko, Richtarik & Stich, Stochastic distributed learning with gradient quantization, 2019.
 """

@@ -6,7 +6,8 @@ All draw the same coin. p = 0 in the job stands for the share of a message's bit
 
 Sends: C of the difference to all, a step, or the gradient.  State: the last gradient, a vector a vertex, and h.
 Assumes: C unbiased, and gradients of whole shards: with batches a difference is of two batches, and what does not cancel stays in h.
-Step size: 1 / (L + L' sqrt((1 - p) (zeta - 1) / (p n))).
+Step size: 1 / (L + L' sqrt((1 - p) (zeta - 1) / (p n))), for vertices that draw independently: with a support that all draw
+alike (rand-k-unbiased, subspace) n counts as 1.
 Reference: Gorbunov, Burlachenko, Li & Richtarik, MARINA: faster non-convex distributed learning with compression, ICML 2021,
 algorithm 1 and theorem 2.1.
 """
