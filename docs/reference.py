@@ -118,6 +118,20 @@ def algorithms():
     return text + table(["algorithm.name", "formula", "algorithm.order", "reference"], rows)
 
 
+def compressors():
+    """Return the page of the compressors."""
+    rows = [[code(row[0]), row[5], *row[1:5]] for row in lists.compressor_rows((), 1_000_000)]
+    text = f"""# Compressors
+
+{MADE}
+`mpiconsensus compressors` prints the same for any size; [compression](compression.md) says how to choose. Here for a vector
+of 1,000,000 elements. Unbiased: E|C(x)|^2 <= zeta |x|^2; contractive: E|C(x) - x|^2 <= (1 - alpha) |x|^2. Bits are by
+formula, a float having 32; the share is of the 32 bits an element that no compression sends.
+
+"""
+    return text + table(["compressor", "C(x)", "class", "constant", "bits", "share"], rows)
+
+
 def command_line():
     """Return the page of the commands and their options."""
     text = f"# Command line\n\n{MADE}"
@@ -158,7 +172,7 @@ EXIT_CODES = """
 | 130 | interrupted before training began |
 """
 
-PAGES = {"job-keys": job_keys, "log-layout": log_layout, "algorithms": algorithms, "command-line": command_line}
+PAGES = {"job-keys": job_keys, "log-layout": log_layout, "algorithms": algorithms, "compressors": compressors, "command-line": command_line}
 
 
 def main():

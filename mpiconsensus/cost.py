@@ -4,13 +4,15 @@ import click
 import numpy as np
 import torch
 
-from mpiconsensus import models, optim
+from mpiconsensus import formula, models, optim
 from mpiconsensus.algorithms import Setting, make, training_periods
+from mpiconsensus.arithmetic import DTYPES
 from mpiconsensus.block import Layout, row_length
+from mpiconsensus.compressing import expected
 from mpiconsensus.data import loading
 from mpiconsensus.data.shuffle import open_shuffling
 from mpiconsensus.schedule import MEAN
-from mpiconsensus.training import DTYPES, model_name
+from mpiconsensus.training import model_name
 
 # What a process holds before it has a model: the interpreter, torch, MPI and HDF5.
 BASE_BYTES = 270e6
@@ -30,8 +32,11 @@ def estimate(job, wiring, source, placement):
     """Return {what: text} for the job on the given Placement and with one vertex a rank."""
     name = model_name(job, source)
     layout, states, mixed, row = _layout(job, source)
+    if job.training.start:
+        formula.values("training.start", job.training.start, layout.count)
     steps = _total_steps(job, source, wiring.n)
     algorithm, per_step, counted = _traffic(job, source, wiring, layout, row)
+    compressed = _compressed(job, algorithm, layout)
     sample = torch.Size(source.shape).numel() * (1 if len(source.shape) == 3 else 4)
     shuffling = open_shuffling(job, source, wiring)
     moved, stored = _samples_moved(shuffling), np.array(source.sizes) + (0 if shuffling is None else shuffling.offered)
@@ -44,12 +49,15 @@ def estimate(job, wiring, source, placement):
         "loading": loading.describe(job, source),
         "model": f"{name}: {layout.count:,} parameters, a row of {_told(row)}",
         "sent a step by all vertices": f"{_told(per_step)} (average over {counted} steps; the run has about {steps:,})",
+        **compressed,
     }
     for ranks in sorted({placement.ranks, wiring.n}):
         m = -(-wiring.n // ranks)
         share = layout.p * layout.dtype.itemsize
         samples = max(stored) * (sample + 16) if shuffling else loading.resident_bytes(job, source)
         memory = BASE_BYTES + m * (algorithm.depth * row + share * (1 + states - mixed) + samples)
+        if algorithm.compressed:
+            memory += (m * len(algorithm.own) + len(algorithm.common)) * share
         most = f"{m} vertices each" if m > 1 else "one vertex each"
         facts[f"memory a rank, {ranks} rank{'s' * (ranks > 1)}"] = f"{_told(memory)} ({most}; activations not counted)"
     return facts
@@ -78,8 +86,31 @@ def _layout(job, source):
 def _traffic(job, source, wiring, layout, row):
     """Return (algorithm, bytes that all vertices send a step, averaged over the first so many steps, so many)."""
     counted = min(_total_steps(job, source, wiring.n), MOST_STEPS)
-    algorithm = make(Setting.of(wiring, job.algorithm, job.hetero.powers, job.training.seed, counted))
+    algorithm = make(Setting.of(wiring, job.algorithm, job.hetero.powers, job.training.seed, counted, job.compression))
+    if algorithm.compressed:
+        return algorithm, expected(algorithm, layout, job.compression)["sent"], counted
     return algorithm, sum(_bytes_of_step(algorithm, k, wiring.n, row, layout) for k in range(counted)) / counted, counted
+
+
+WAYS = {
+    "sum": "all draw the same support, and its values are summed",
+    "gather": "gathered by all",
+    "dense": "summed as they are decoded: gathering the messages would move more",
+    "neighbours": "to the neighbours",
+}
+
+
+def _compressed(job, algorithm, layout):
+    """Return what is told of compression: {} where there is none."""
+    if not algorithm.compressed:
+        return {}
+    found = expected(algorithm, layout, job.compression)
+    codec, ratio = found["codec"], found["sent"] / found["uncompressed"]
+    told = f"{job.compression.operator} ({job.compression.scope}): {codec.bits / codec.count:.3g} bits a number by formula; {WAYS[found['way']]}"
+    much = f"{1 / ratio:.3g} times less than uncompressed" if ratio < 1 else f"{ratio:.3g} times as much as uncompressed"
+    if found["way"] == "dense":
+        much += f"; gathered it would be {found['gathered'] / found['uncompressed']:.3g} times as much"
+    return {"compression": told, "sent, compared": f"{much}; the messages' own length is logged as bytes_sent"}
 
 
 def _sizes(job, source):

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from mpiconsensus.models.preparing import norm_layers
 from mpiconsensus.randomness import generator
-from mpiconsensus.training import norm_layers
 
 # Batches of training data, over all vertices, that recalibrated statistics are made from.
 RECALIBRATION_BATCHES = 100

@@ -86,10 +86,12 @@ class Network:
             raise UserError("this Network has a model attached already; make a Network for each model.")
         if job.algorithm.name == "one-shot" and not total_steps:
             raise UserError("algorithm = one-shot averages after the last step; tell which: net.attach(model, optimizer, total_steps=...).")
-        setting = Setting.of(self._wiring, job.algorithm, [], job.training.seed, total_steps)
+        setting = Setting.of(self._wiring, job.algorithm, [], job.training.seed, total_steps, job.compression)
         self._algorithm = make(setting)
         if self._algorithm.asynchronous:
             raise UserError(f"algorithm = {job.algorithm.name} has no rounds, and Network.step() is one; take consensus, or `mpiconsensus train`.")
+        if self._algorithm.compressed:
+            raise UserError(f"algorithm = {job.algorithm.name} compresses, which Network.step() does not; take consensus, or `mpiconsensus train`.")
         layout = Layout(model, buffers=job.model.buffers == "mixed")
         mixed = job.training.momentum_policy == "mixed"
         states = len(TorchOptimizers(None, [optimizer]).names) if mixed else 0

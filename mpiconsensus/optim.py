@@ -174,14 +174,14 @@ def clip(gradients, bound):
     gradients.mul_(torch.clamp(bound / (norm + 1e-6), max=1.0))
 
 
-def learning_rate(training, n, steps_per_epoch, total_steps):
+def learning_rate(training, n, steps_per_epoch, total_steps, base=None):
     """Return the function from step k to the learning rate.
 
-    training: the job's table. scale_lr multiplies by n, the number of vertices (linear scaling rule, Goyal et al.,
+    training: the job's table. base: in the place of training.lr. scale_lr multiplies by n, the number of vertices (linear scaling rule, Goyal et al.,
     "Accurate, Large Minibatch SGD", 2017); warm-up then climbs from the unscaled rate, else from 0. Milestones are
     epochs, cosine falls to 0 at the last step (Loshchilov & Hutter, SGDR, ICLR 2017, without restarts).
     """
-    base = training.lr
+    base = training.lr if base is None else base
     peak = base * n if training.scale_lr else base
     start = base if training.scale_lr else 0.0
     warmup = round(training.warmup_epochs * steps_per_epoch)

@@ -8,12 +8,13 @@ import numpy as np
 class Record:
     """The steps of one epoch on one rank: columns of (K, m), kept until they are logged."""
 
-    NAMES = ("loss", "io_s", "compute_s", "wait_s", "mix_s", "hidden_s", "bytes_sent", "ended_s")
+    NAMES = ("loss", "io_s", "compute_s", "wait_s", "mix_s", "hidden_s", "bytes_sent", "bits_formula", "residual", "ended_s")
 
     def __init__(self, m, first, steps):
         self.m, self.first, self.taken, self.logged = m, first, 0, 0
         self.columns = {name: np.zeros((steps, m)) for name in self.NAMES}
         self.rates = np.zeros((steps, 1))
+        self.gradient_norms = np.full(steps, np.nan)
         self.started = time.perf_counter()
         self.seconds = 0.0
 
@@ -25,15 +26,17 @@ class Record:
         for name, column in record.columns.items():
             column[:taken] = rows[name]
         record.rates[:taken] = rows["lr"][:, :1]
+        record.gradient_norms[:taken] = rows["gradient_norm"]
         record.taken = record.logged = taken
         record.started -= seconds
         return record
 
-    def add(self, loss, rate, io_s, compute_s, wait_s, mix_s, hidden_s, bytes_sent, ended_s):
+    def add(self, loss, rate, io_s, compute_s, wait_s, mix_s, hidden_s, bytes_sent, bits_formula, residual, ended_s, gradient_norm=np.nan):
         # A rank's waiting and mixing are shared out evenly among the vertices that it hosts.
-        for name, value in zip(self.NAMES, (loss, io_s, compute_s, wait_s / self.m, mix_s / self.m, hidden_s / self.m, bytes_sent, ended_s)):
+        shared = wait_s / self.m, mix_s / self.m, hidden_s / self.m
+        for name, value in zip(self.NAMES, (loss, io_s, compute_s, *shared, bytes_sent, bits_formula, residual, ended_s), strict=True):
             self.columns[name][self.taken] = value
-        self.rates[self.taken] = rate
+        self.rates[self.taken], self.gradient_norms[self.taken] = rate, gradient_norm
         self.taken += 1
 
     def unlogged(self):
@@ -43,7 +46,8 @@ class Record:
         rows = {name: column[part] for name, column in self.columns.items()}
         rows["bytes_sent"] = rows["bytes_sent"].astype(np.int64)
         aged = {"age_mean": np.nan, "age_max": np.nan}  # rows are of their round
-        return {"step": np.arange(part.start, part.stop) + self.first, "lr": self.rates[part], **aged, **rows}
+        network = {"step": np.arange(part.start, part.stop) + self.first, "gradient_norm": self.gradient_norms[part]}
+        return {**network, "lr": self.rates[part], **aged, **rows}
 
     @property
     def trained(self):

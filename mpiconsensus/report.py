@@ -36,8 +36,9 @@ def epochs(run):
 def summary(run):
     """Return the figures of a run as one flat dict: facts, the last epoch, and the closing evaluation where it has one.
 
-    `bytes_sent`, and apart from it `sample_bytes_sent`, are over all vertices and epochs. `accuracy` and `accuracy_sd` are over vertices: of the closing evaluation, else of
-    the last evaluated epoch.
+    `bytes_sent`, what they would be without compression (`bytes_uncompressed`), and apart from them `sample_bytes_sent`, are over
+    all vertices and epochs. `accuracy` and `accuracy_sd` are over vertices: of the closing evaluation, else of the last
+    evaluated epoch.
     """
     facts, graph, config = run.facts, run.graph, run.config
     rows = epochs(run)
@@ -52,6 +53,8 @@ def summary(run):
         last = evaluated[-1] if evaluated else rows[-1]
         figures |= {name: rows[-1][name] for name in ("loss", "consensus_distance", "seconds")}
         figures["bytes_sent"] = sum(row["bytes_sent"] for row in rows)
+        if run.has("epochs", "bytes_uncompressed"):
+            figures["bytes_uncompressed"] = int(run.epochs("bytes_uncompressed").sum())
         figures["sample_bytes_sent"] = int(run.epochs("sample_bytes_sent").sum())
         figures |= {name: last[name] for name in ("accuracy", "accuracy_sd", "mean_accuracy")}
     if run.closing:
@@ -107,6 +110,9 @@ def closing_rows(f):
         rows.append(("accuracy %, mean model, batch norm recalibrated", accuracy_text(f["mean_accuracy_recalibrated"])))
     rows.append(("loss, mean +- sd over vertices", _pair(f["closing_loss"], f["closing_loss_sd"], ".4f")))
     rows.append(("best epoch", str(f["best_epoch"])))
+    sent, plain = f.get("bytes_sent"), f.get("bytes_uncompressed")
+    if sent and plain and sent != plain:
+        rows.append(("MB sent, and uncompressed / sent", f"{sent / 1e6:.1f}, {plain / sent:.3g}"))
     return rows
 
 

@@ -175,7 +175,8 @@ class Session:
             if k == watched:
                 trainer.stepper.watch_drift()
             losses, io_s, compute_s = trainer.step()
-            record.add(losses, trainer.rate(k), io_s, compute_s, *trainer.stepper.take(), time.perf_counter() - self.started)
+            ended_s = time.perf_counter() - self.started
+            record.add(losses, trainer.rate(k), io_s, compute_s, *trainer.stepper.take(), ended_s, trainer.gradient_norm)
             self.pace.beat(self._log_steps)
             self._beat()
         self._log_steps()
@@ -244,7 +245,8 @@ class Session:
         sample_bytes, sample_wire = trainer.samples.take()
         self.log.epoch(
             epoch=epoch, step=trainer.k, accuracy=scores.accuracy if scores else nothing, test_loss=scores.loss if scores else nothing,
-            consensus_distance_vertex=distances[:, 1], bytes_wire=wire // trainer.block.m, sample_bytes_sent=sample_bytes,
+            consensus_distance_vertex=distances[:, 1], bytes_uncompressed=trainer.stepper.uncompressed(record.taken, sums["bytes_sent"]),
+            bytes_wire=wire // trainer.block.m, sample_bytes_sent=sample_bytes,
             sample_bytes_wire=sample_wire,
             samples=record.trained * np.array([loader.batch_size for loader in trainer.loaders]), **sums,
         )  # fmt: skip

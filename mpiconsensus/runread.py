@@ -65,8 +65,11 @@ def _rows(whose, run_dir, vertices, counts, network):
 
 def _take(file, column, count, own, m, found):
     """Copy the first `count` rows of a column of one file to where its vertices belong in `found`."""
-    values = file[column.group][column.name][:count]
     columns = found.setdefault(column.group, {})
+    if column.name not in file[column.group] and column.dtype == "<f8":  # logs of earlier versions lack some
+        columns.setdefault(column.name, np.full((count, m) if column.vertex else count, np.nan))
+        return
+    values = file[column.group][column.name][:count]
     if not column.vertex:
         columns.setdefault(column.name, values)
         return
@@ -132,6 +135,10 @@ class Run:
 
     def __exit__(self, kind, error, trace):
         self.close()
+
+    def has(self, group, name):
+        """Return whether a column is there: logs of earlier versions lack some."""
+        return name in self._file[group]
 
     def _column(self, group, name, last=0):
         if name not in self._file[group]:

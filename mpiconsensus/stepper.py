@@ -36,8 +36,8 @@ class Stepper:
         self.take()
 
     def take(self):
-        """Return and clear (wait_s, mix_s, hidden_s, bytes_sent)."""
-        taken = tuple(getattr(self, name, 0.0) for name in ("wait_s", "mix_s", "hidden_s", "bytes_sent"))
+        """Return and clear (wait_s, mix_s, hidden_s, bytes_sent, bits by formula, residual of compression), NaN where nothing is compressed."""
+        taken = (*(getattr(self, name, 0.0) for name in ("wait_s", "mix_s", "hidden_s", "bytes_sent")), np.nan, np.nan)
         self.wait_s = self.mix_s = self.hidden_s = 0.0
         self.bytes_sent = np.zeros(self.block.m, np.int64)
         return taken
@@ -81,8 +81,12 @@ class Stepper:
             self.exchange.release()
             self._started = self._late = None
 
-    def mean_gradients(self, gradients):
-        """Replace each of the m rows of `gradients` by the average over all vertices; collective."""
+    def uncompressed(self, steps, sent):
+        """Return (m,) bytes that `steps` steps would have sent without compression; sent: (m,) those that they did."""
+        return sent
+
+    def mean_gradients(self, gradients, rate=None):
+        """Replace each of the m rows of `gradients` by the average over all vertices; collective. rate: of learning, unused here."""
         start = time.perf_counter()
         mean = self.reduction.mean(list(gradients))
         for row in gradients:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mpiconsensus import algorithms, models, optim
+from mpiconsensus import algorithms, compressing, models, optim
+from mpiconsensus.arithmetic import DTYPES, default_generator, memory_format, pick_device, set_precision
 from mpiconsensus.block import Block, Layout, row_length
 from mpiconsensus.concurrency import open_concurrency
 from mpiconsensus.data.augment import Augment
@@ -20,20 +21,21 @@ from mpiconsensus.data.loading import open_loader, pinned
 from mpiconsensus.data.prefetch import Reader
 from mpiconsensus.data.shuffle import open_shuffling
 from mpiconsensus.errors import TrainingError, UserError
+from mpiconsensus.models.preparing import norm_layers, start_at
 from mpiconsensus.placement import place
 from mpiconsensus.randomness import torch_seed
+from mpiconsensus.regulariser import add_nonconvex
 from mpiconsensus.stepper import Stepper
 from mpiconsensus.transport import Reduction, open_exchange
 from mpiconsensus.transport.samples import SampleExchange
-
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "tf32": torch.float32, "bf16": torch.float32}
 
 
 class Trainer:
     """m hosted replicas of one model. `step()` is one step of the whole network; collective.
 
     job, world, wiring, source: see config, runtime, wiring, data.source. placement: as placement.map says where it is
-    not given. k: steps taken.
+    not given. k: steps taken. gradient_norm: 2-norm of the mean gradient of the last step, where the job asks for it and all
+    vertices took one; else NaN.
     """
 
     def __init__(self, job, world, wiring, source, placement=None):
@@ -45,9 +47,11 @@ class Trainer:
         self.dtype = DTYPES[job.training.precision]
         set_precision(job.training.precision)
         self.layout_of_images = memory_format(job, source)
+        self.gradient_norm = math.nan
         self._load()
         self._build()
-        self.rate = optim.learning_rate(job.training, wiring.n, self.steps_per_epoch, self.total_steps)
+        peak = compressing.theory(self, job.compression) if self.algorithm.compressed and job.compression.multiple else job.training.lr
+        self.rate = optim.learning_rate(job.training, wiring.n, self.steps_per_epoch, self.total_steps, peak)
 
     def _load(self):
         job, seed = self.job, self.job.training.seed
@@ -72,6 +76,7 @@ class Trainer:
 
         self.loaders, self.held_out = self.world.agree(load)
         self.batches_drawn = [0] * len(self.hosted)
+        self._last = [None] * len(self.hosted)  # batches
         self._count_steps()
         self.samples = SampleExchange(self.world, self.placement, self.loaders, shuffling, self.steps_per_epoch, self.total_steps)
         self.augment = Augment(
@@ -91,8 +96,10 @@ class Trainer:
 
     def _build(self):
         job, training = self.job, self.job.training
-        setting = algorithms.Setting.of(self.wiring, job.algorithm, job.hetero.powers, training.seed, self.total_steps)
+        setting = algorithms.Setting.of(self.wiring, job.algorithm, job.hetero.powers, training.seed, self.total_steps, job.compression)
         self.algorithm = algorithms.make(setting)
+        if self.algorithm.compressed:
+            self.world.agree(self._check_compressed)
         modules = self.world.agree(self._modules)
         self.stochastic = models.is_stochastic(modules[0])
         mixed_state = training.momentum_policy == "mixed"
@@ -119,11 +126,30 @@ class Trainer:
 
     def _make_steps(self):
         job = self.job
-        self.stepper = Stepper(
-            self.algorithm, job.algorithm.order, self.exchange, self.reduction, self.block, self.placement,
+        words = self.algorithm, job.algorithm.order, self.exchange, self.reduction, self.block, self.placement
+        ways = dict(
             optimizers=self.optimizers, momentum_policy=job.training.momentum_policy,
             on_mixed=self._restart_buffers if job.model.buffers == "reset" else None,
         )  # fmt: skip
+        if self.algorithm.compressed:
+            self.stepper = compressing.open_stepper(
+                *words, **ways, world=self.world, options=job.compression, seed=job.training.seed, trial=self._trial,
+                smoothness=lambda: compressing.smoothness(self, job.compression),
+            )  # fmt: skip
+        else:
+            self.stepper = Stepper(*words, **ways)
+
+    def _check_compressed(self):
+        """Raise UserError where a compressed algorithm cannot train this job."""
+        name, training = self.algorithm.name, self.job.training
+        if self.algorithm.averages_gradients and training.init != "identical":
+            raise UserError(f"algorithm.name = {name} keeps replicas equal that start equal; take training.init = identical.")
+        if self.algorithm.whole_shards and max(loader.batches_per_pass for loader in self.loaders) > 1:
+            size = max(len(loader.shard.y) for loader in self.loaders)
+            raise UserError(
+                f"algorithm.name = {name} needs gradients of whole shards: with batches what they differ in stays in its memory; "
+                f"take training.batch_size = {size}, or algorithm.name = ef21 or diana."
+            )
 
     def _modules(self):
         job = self.job
@@ -133,6 +159,8 @@ class Trainer:
             torch.manual_seed(torch_seed(job.training.seed, "init", vertex))
             module = models.build(name, self.source.shape, self.source.classes, norm=job.model.norm, hidden=tuple(job.model.hidden))
             module = module.to(device=self.device, dtype=self.dtype, memory_format=self.layout_of_images)
+            if job.training.start:
+                start_at(module, job.training.start)
             if job.model.buffers == "reset":
                 for layer in norm_layers(module):
                     layer.momentum = None  # cumulative averages since the last restart
@@ -173,8 +201,10 @@ class Trainer:
         for i, found in zip(trained, self.concurrency.gradients(trained, k), strict=True):
             losses[i], compute_s[i] = found[0], found[2]
             io_s[i] += found[1]
+        if self.job.log.gradient_norm:
+            self.gradient_norm = self._mean_gradient_norm(k)
         if self.algorithm.averages_gradients:
-            self.stepper.mean_gradients(self.block.gradients)
+            self.stepper.mean_gradients(self.block.gradients, rate)
         self._clip(trained)
         self.stepper.after(lambda i, decay: self._update(i, rate, decay, compute_s))
         return losses, io_s, compute_s
@@ -186,7 +216,20 @@ class Trainer:
         x = self.augment.train(images, self.hosted[i], self.batches_drawn[i], loader)
         y = torch.from_numpy(labels).to(self.device)
         self.batches_drawn[i] += 1
+        self._last[i] = x, y
         return x, y
+
+    def _trial(self, i, move):
+        """Return the gradient of the last batch of hosted vertex i at its parameters plus `move`, (d,) numpy; all else stays."""
+        row, gradient, codec = self.block.parameters(i), self.block.gradients[i], self.stepper.codecs[i]
+        kept = [(tensor, tensor.clone()) for tensor in (row, gradient, *self.block.modules[i].buffers())]
+        vector = codec.gather(row) + move
+        codec.scatter(vector, row)
+        self.backward(i, *self._last[i], self.k)
+        found = codec.gather(gradient).copy()
+        for tensor, values in kept:
+            tensor.copy_(values)
+        return found
 
     def backward(self, i, x, y, k):
         """Write the gradient of hosted vertex i at step k into its row and return its loss, a scalar tensor."""
@@ -199,7 +242,12 @@ class Trainer:
             loss.backward()
         except (RuntimeError, ValueError) as error:
             raise self.model_failed(error, [i], k, x.shape) from error
-        return loss.detach()
+        return self.regularise(i, loss.detach())
+
+    def regularise(self, i, loss):
+        """Add the gradient of training.nonconvex to that of hosted vertex i; return the loss, a tensor, with its value."""
+        c = self.job.training.nonconvex
+        return loss + add_nonconvex(self.block.parameters(i), c, self.block.gradients[i]) if c else loss
 
     def model_failed(self, error, indices, k, shape):
         """Return the TrainingError of hosted vertices whose forward or backward pass raised `error` on a batch of `shape`."""
@@ -220,6 +268,12 @@ class Trainer:
                 f"the loss at vertex {self.hosted[i]} is {value} at step {k} (epoch {k // self.steps_per_epoch + 1}); "
                 "the run ends here. Lower training.lr, lengthen training.warmup_epochs or set training.clip."
             )
+
+    def _mean_gradient_norm(self, k):
+        """Return the 2-norm of the mean over vertices of the gradients of step k, NaN where a vertex rests; collective."""
+        if not all(self.algorithm.trains(k, vertex) for vertex in range(self.placement.n)):
+            return math.nan
+        return float(torch.linalg.vector_norm(self.reduction.mean(list(self.block.gradients)), dtype=torch.float64))
 
     def _clip(self, indices):
         if self.job.training.clip:
@@ -247,6 +301,7 @@ class Trainer:
             "buffers": {name: b.clone() for name, b in self.block.modules[i].named_buffers()},
             "optimizer": self.optimizers.state_dict(i),
             "batches_drawn": self.batches_drawn[i],
+            "compression": self.stepper.state_of(i) if self.algorithm.compressed else None,
             "sample_bytes": [int(self.samples.sent[i]), int(self.samples.wire[i])],
         }
 
@@ -262,6 +317,8 @@ class Trainer:
             buffer.copy_(state["buffers"][name])
         self.optimizers.load_state_dict(i, state["optimizer"])
         self.batches_drawn[i] = state["batches_drawn"]
+        if self.algorithm.compressed:
+            self.stepper.load_state_of(i, state["compression"])
         self.samples.sent[i], self.samples.wire[i] = state.get("sample_bytes", (0, 0))  # older checkpoints have none
 
     def close(self):
@@ -276,37 +333,3 @@ class Trainer:
 def model_name(job, source):
     """Return the model's name, `auto` resolved by the data."""
     return models.default_name(source.name, source.shape) if job.model.name == "auto" else job.model.name
-
-
-def memory_format(job, source):
-    """Return the torch memory format of images and convolution weights."""
-    contiguous = job.training.memory_format == "contiguous" or len(source.shape) != 3
-    return torch.contiguous_format if contiguous else torch.channels_last
-
-
-def norm_layers(module):
-    """Return the layers that keep running statistics."""
-    return [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
-
-
-def pick_device(name, world):
-    """Return the torch device of this rank: GPUs of a node are dealt out over its ranks."""
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise UserError("training.device = cuda, but this torch finds no CUDA device; take auto or cpu.")
-    return torch.device("cuda", world.node_rank % torch.cuda.device_count())
-
-
-def default_generator(device):
-    """Return the generator that dropout on `device` draws from; torch.manual_seed seeds every backend, at 0.1 ms a call."""
-    if device.type == "cpu":
-        return torch.default_generator
-    torch.cuda.init()
-    return torch.cuda.default_generators[device.index]
-
-
-def set_precision(precision):
-    """Allow or forbid the short-mantissa matrix products that `tf32` means."""
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"

@@ -16,12 +16,13 @@ FLOORS = [
     {"run", "inference", "cost", "network", "bench", "watch"},
     {"evaluation", "progress", "saving", "provenance", "status"},
     {"training", "report", "trace", "resume", "assembly", "livelog", "logpace"},
+    {"compressing"},
     {"stepper", "optim", "concurrency", "runread"},
     {"algorithms", "merging", "modelfiles", "doctor", "record", "rundirectory", "checkpoint", "pulse", "sweepdirectory"},
     {"mixing", "transport", "wiring", "machine", "placement", "runlog"},
     {"schedule", "survey"},
-    {"block", "models", "data", "weights", "runtime", "diskrows"},
-    {"topology", "pieces", "mapping", "description", "hetero"},
+    {"block", "models", "data", "weights", "runtime", "diskrows", "compress"},
+    {"topology", "pieces", "mapping", "description", "hetero", "formula", "regulariser", "arithmetic"},
 ]
 ANYONE = {"errors", "config", "randomness", "limits", "outputs", "process", "signals", "slurm", "tabletext"}
 

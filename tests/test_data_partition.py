@@ -70,7 +70,7 @@ def test_impossible_divisions_are_named(count, n, powers, words):
     assert all(word in str(error.value) for word in words)
 
 
-SPECS = st.sampled_from(["iid", "sorted", "by:label", "owners"]) | st.builds(
+SPECS = st.sampled_from(["iid", "sorted", "contiguous", "by:label", "owners"]) | st.builds(
     "{}:{}".format, st.just("dirichlet"), st.floats(1e-4, 1e4)
 ) | st.builds("{}:{}".format, st.just("labels"), st.integers(1, 6))  # fmt: skip
 
@@ -114,6 +114,24 @@ def test_every_form_gives_every_sample_once_and_nobody_nothing(spec, case):
         assert all(len(classes) == int(spec[7:]) for classes in held)
         takers = np.bincount(np.concatenate(held), minlength=6)
         assert takers.max() - takers.min() <= 1 and takers.min() >= 1
+
+
+@pytest.mark.parametrize(
+    ("count", "n", "powers", "expected"),
+    [
+        (8124, 20, None, [406] * 19 + [410]),
+        (8124, 20, [3.0] * 20, [406] * 19 + [410]),
+        (10, 4, [], [2, 2, 2, 4]),
+        (7, 1, None, [7]),
+        (5, 5, None, [1] * 5),
+        (10, 3, [1, 1, 2], [3, 2, 5]),
+    ],
+)
+def test_contiguous_cuts_the_samples_in_their_order(count, n, powers, expected):
+    labels = np.random.default_rng(1).integers(0, 3, count)
+    parts = partition.assign("contiguous", labels, n, 1, powers)
+    assert [len(part) for part in parts] == expected
+    assert np.concatenate(parts).tolist() == list(range(count)) and all(part.dtype == np.int64 for part in parts)
 
 
 def test_dirichlet_has_the_mean_and_the_variance_of_dirichlet():
@@ -196,7 +214,7 @@ def test_impossible_partitions_are_named(spec, words):
     assert all(word in str(error.value) for word in words), error.value
 
 
-@pytest.mark.parametrize("spec", ["iid", "sorted", "dirichlet:0.3", "labels:1", "by:label"])
+@pytest.mark.parametrize("spec", ["iid", "sorted", "contiguous", "dirichlet:0.3", "labels:1", "by:label"])
 def test_fewer_samples_than_vertices_are_named_by_every_form(spec):
     labels = np.arange(3)
     with pytest.raises(UserError, match="fewer samples than vertices: 3 samples for 4 vertices"):

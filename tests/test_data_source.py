@@ -180,13 +180,21 @@ def test_a_batch_is_a_function_of_its_count(counts):
 
 def test_every_pass_and_vertex_and_seed_has_its_own_order():
     def order(seed, vertex, number):
-        loader = Loader(shard_of(20), 20, seed, vertex)
+        loader = Loader(shard_of(20), 19, seed, vertex)
         return tuple(loader.batch(number)[1].tolist())
 
     assert len({order(1, 0, 0), order(1, 0, 1), order(1, 1, 0), order(2, 0, 0)}) == 4
     # Those that a pass leaves out come in others.
     loader = Loader(shard_of(7), 4, 1, 0)
     assert {int(y) for count in range(20) for y in loader.batch(count)[1]} == set(range(7))
+
+
+def test_a_batch_that_is_the_shard_is_in_its_order():
+    loader = Loader(shard_of(7), 9, 1, 0)
+    for count in (0, 5):
+        assert loader.batch(count)[1].tolist() == list(range(7))
+        ids, number = loader.shown()
+        assert ids.tolist() == list(range(7)) and number == count
 
 
 def test_a_batch_is_overwritten_by_the_next_and_the_shard_is_not():

@@ -20,6 +20,8 @@ DIGITS, FASHION, CIFAR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
 BUILT_IN = [
     ("logistic", (112,), 2),
     ("logistic", FASHION, 10),
+    ("linear", (112,), 2),
+    ("linear", FASHION, 2),
     ("mlp", (112,), 2),
     ("mlp", CIFAR, 10),
     ("digits-cnn", DIGITS, 10),
@@ -96,6 +98,7 @@ def step(module, shape, classes):
     [
         ("logistic", (112,), 2, 2 * 113),
         ("logistic", FASHION, 10, 7850),
+        ("linear", (112,), 2, 112),
         ("mlp", (112,), 2, 113 * 64 + 65 * 2),
         ("digits-cnn", DIGITS, 10, (9 * 16 + 32) + (9 * 16 * 32 + 64) + (9 * 32 * 32 + 64) + (512 * 10 + 10)),
         ("fashion-cnn", FASHION, 10, 1_475_338),
@@ -236,6 +239,17 @@ def test_logistic_and_mlp_are_their_formulas():
         np.testing.assert_allclose(module(x).detach().numpy(), h @ a.T + b, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(6,), (3, 2, 1)])
+def test_cross_entropy_of_linear_is_the_logistic_loss_of_one_vector(shape):
+    module = models.build("linear", shape, 2).double()
+    x, labels = torch.randn(9, *shape, dtype=torch.float64), torch.arange(9) % 2
+    loss = F.cross_entropy(module(x), labels, reduction="none")
+    (a,) = (p.detach().numpy().ravel() for p in module.parameters())
+    signs = 2 * labels.numpy() - 1
+    expected = np.log1p(np.exp(-signs * (x.numpy().reshape(9, 6) @ a)))
+    np.testing.assert_allclose(loss.detach().numpy(), expected, rtol=1e-13)
+
+
 # Names and errors
 
 
@@ -277,6 +291,7 @@ def test_default_names_fit_their_data(dataset, shape, name):
         ("vit_b_16", (3, 32, 48), {}, ["3x32x48", "width"]),
         ("maxvit_t", CIFAR, {}, ["3x32x32", "partition size 7"]),
         ("mlp", (28, 28), {}, ["(28, 28)", "(C, H, W)", "(p,)"]),
+        ("linear", (112,), {}, ["'linear' is for 2 classes", "there are 10", "choose logistic or mlp."]),
         ("resnet20", CIFAR, {"norm": "layer"}, ["model.norm", "'layer'", "batch, group"]),
     ],
 )

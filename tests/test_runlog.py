@@ -8,11 +8,12 @@ import h5py
 import numpy as np
 import pytest
 
-from mpiconsensus import description, merging, runlog
+from mpiconsensus import description, merging, runlog, runread
 from mpiconsensus.errors import TrainingError, UserError
 from mpiconsensus.merging import assemble
 from mpiconsensus.runlog import AGES, COLUMNS, RankLog, columns
 from mpiconsensus.runread import Run
+from mpiconsensus.runtime import World
 
 TOML = '[training]\nlr = 0.05\n[model]\nhidden = [64, 32]\n'
 FACTS = {"hosts": ["a", "b"], "ranks": 3, "versions": {"torch": "2"}, "git": ""}
@@ -101,7 +102,7 @@ def test_the_ages_of_rows_are_a_histogram_a_vertex(tmp_path):
 
 
 def test_logs_of_earlier_versions_lack_columns(tmp_path, monkeypatch):
-    lacking = ("age_mean", "age_max", "ended_s", "consensus_distance", "mass")
+    lacking = ("gradient_norm", "age_mean", "age_max", "ended_s", "bits_formula", "residual", "consensus_distance", "mass")
     with monkeypatch.context() as before:
         before.setattr(runlog, "COLUMNS", [c for c in COLUMNS if c.name not in lacking and c.group != "ages"])
         before.setattr(runlog, "ROOM", {name: room for name, room in runlog.ROOM.items() if name != "ages"})
@@ -113,6 +114,10 @@ def test_logs_of_earlier_versions_lack_columns(tmp_path, monkeypatch):
         assert run.ages is None
         with pytest.raises(UserError, match="no column 'age_max'"):
             run.steps("age_max")
+    # A run of then is gone on with: what was not measured is not a number.
+    found = runread.rows(tmp_path, World.start(), [1, 0], {"steps": 3, "epochs": 0, "network": 0})["steps"]
+    assert np.isnan(found["gradient_norm"]).tolist() == [True] * 3 and np.isnan(found["age_max"]).tolist() == [[True] * 2] * 3
+    assert found["bytes_sent"].tolist() == [[7, 7]] * 3 and set(found) == {c.name for c in runlog.columns("steps")}
 
 
 def test_the_description_is_read_back(tmp_path):

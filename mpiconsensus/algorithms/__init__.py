@@ -3,6 +3,7 @@
 from mpiconsensus.algorithms.allreduce import AllReduce
 from mpiconsensus.algorithms.asynchronous import AdPsgd, AsyncGossip, BoundedStaleness
 from mpiconsensus.algorithms.base import Algorithm, Setting, train_every
+from mpiconsensus.algorithms.compressed import METHODS
 from mpiconsensus.algorithms.consensus import Consensus
 from mpiconsensus.algorithms.gossip import Gossip
 from mpiconsensus.algorithms.local_sgd import LocalSGD
@@ -12,7 +13,7 @@ from mpiconsensus.errors import require_choice
 
 __all__ = ["REGISTRY", "Algorithm", "Setting", "make", "training_periods"]
 
-REGISTRY = {cls.name: cls for cls in (Consensus, Gossip, PushSum, LocalSGD, OneShot, AllReduce, BoundedStaleness, AsyncGossip, AdPsgd)}
+REGISTRY = {cls.name: cls for cls in (Consensus, Gossip, PushSum, LocalSGD, OneShot, AllReduce, BoundedStaleness, AsyncGossip, AdPsgd, *METHODS)}
 
 
 def make(setting):

@@ -16,7 +16,7 @@ class Setting(NamedTuple):
     """What a schedule is made from. rows: of W, as weights.rows gives them; edges: (m, 2); options: job.algorithm.
 
     directed: the edges are arcs (sender, receiver). varying: the schedule.Varying of a graph that changes, else None;
-    rows are then the average over its exchanges.
+    rows are then the average over its exchanges. compression: job.compression.
     """
 
     n: int
@@ -28,27 +28,29 @@ class Setting(NamedTuple):
     total_steps: int
     directed: bool = False
     varying: object = None
+    compression: object = None
 
     @classmethod
-    def of(cls, wiring, options, powers, seed, total_steps):
-        return cls(wiring.n, wiring.rows, wiring.edges, options, powers, seed, total_steps, wiring.directed, wiring.varying)
+    def of(cls, wiring, options, powers, seed, total_steps, compression=None):
+        return cls(wiring.n, wiring.rows, wiring.edges, options, powers, seed, total_steps, wiring.directed, wiring.varying, compression)
 
 
 class Algorithm(ABC):
     """A schedule: a pure function of (seed, k) that every rank evaluates alike, with no message.
 
     name, formula, reference: shown by `mpiconsensus algorithms`. keys: the keys of [algorithm] that mean something
-    here, told in the head of a run. orders: values of algorithm.order that do. averages_gradients: the gradients of all
+    here, told in the head of a run; settings: those of [compression]. orders: values of algorithm.order that do. averages_gradients: the gradients of all
     vertices are averaged before the optimizer. delayed: a step mixes with the round of the step before, see run_delayed.
-    asynchronous: there are no rounds, see algorithms.asynchronous.
+    asynchronous: there are no rounds, see algorithms.asynchronous. compressed: nor here, see algorithms.compressed.
     """
 
     name = formula = reference = ""
-    keys = ()
+    keys = settings = ()
     orders = ("atc",)
     averages_gradients = False
     delayed = False
     asynchronous = False
+    compressed = False
 
     def __init__(self, setting):
         self.setting, self.n = setting, setting.n
@@ -82,15 +84,18 @@ class Algorithm(ABC):
     def describe(self):
         """Return the algorithm and the keys that matter to it, in one line."""
         told = [f"{key} {getattr(self.setting.options, key)}" for key in self.keys]
+        told += [f"{key} {getattr(self.setting.compression, key)}" for key in self.settings]
         return ": ".join([self.name, ", ".join(told)] if told else [self.name])
 
     def unused(self):
-        """Return the keys of [algorithm] that were changed and mean nothing here, as "algorithm.key = value"."""
+        """Return the keys of [algorithm] and [compression] that were changed and mean nothing here, as "algorithm.key = value"."""
+        tables = {"algorithm": (self.setting.options, (*self.keys, *EVERYWHERE)), "compression": (self.setting.compression, self.settings)}
         told = []
         for key in config.KEYS:
             table, _, word = key.name.partition(".")
-            if table == "algorithm" and word not in (*self.keys, *EVERYWHERE) and getattr(self.setting.options, word) != key.default:
-                told.append(f"{key.name} = {getattr(self.setting.options, word)}")
+            options, meant = tables.get(table, (None, ()))
+            if options is not None and word not in meant and getattr(options, word) != key.default:
+                told.append(f"{key.name} = {getattr(options, word)}")
         return told
 
     def one_period(self, key):

@@ -50,7 +50,8 @@ class Figures:
             self.logged += end - first
         rows = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
         rows["bytes_sent"] = rows["bytes_sent"].astype(np.int64)
-        return {"step": np.arange(last - len(rows["loss"]), last), "hidden_s": 0.0, **rows}
+        nothing = {"hidden_s": 0.0, "gradient_norm": np.nan, "bits_formula": np.nan, "residual": np.nan}
+        return {"step": np.arange(last - len(rows["loss"]), last), **nothing, **rows}
 
     def epoch(self, number):
         """Return the sums of an epoch, from 0, as Record.sums does; and (m,) steps taken in it and (m,) when it ended, in seconds."""

@@ -138,7 +138,7 @@ class AsyncSession(Session):
             distance = self._log_network(epoch, sums, accuracy, loss, ended_s, samples)
         self.log.epoch(
             epoch=epoch, step=min(epoch * trainer.steps_per_epoch, trainer.total_steps), accuracy=accuracy, test_loss=loss,
-            consensus_distance_vertex=distance, bytes_wire=0, sample_bytes_sent=0, sample_bytes_wire=0, hidden_s=0.0, samples=samples, **sums,
+            consensus_distance_vertex=distance, bytes_uncompressed=sums["bytes_sent"], bytes_wire=0, sample_bytes_sent=0, sample_bytes_wire=0, hidden_s=0.0, samples=samples, **sums,
         )  # fmt: skip
         self.figures.forget(epoch - 1)
         self.epoch, every = epoch, self.job.checkpoint.every_epochs

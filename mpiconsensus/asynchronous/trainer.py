@@ -93,5 +93,7 @@ def _refuse(job):
         raise UserError(f"data.shuffle = {job.data.shuffle}: samples change vertices between epochs of all, and {name} has none; take local.")
     if job.training.momentum_policy != "local":
         raise UserError(f"training.momentum_policy = {job.training.momentum_policy}: {name} mixes parameters alone; take local.")
+    if job.log.gradient_norm:
+        raise UserError(f"log.gradient_norm = true: the vertices of {name} have no step in common, so no mean gradient; take false.")
     if job.model.buffers != "local":
         raise UserError(f"model.buffers = {job.model.buffers}: {name} mixes parameters alone; take local, or model.norm = group.")

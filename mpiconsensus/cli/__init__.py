@@ -16,6 +16,7 @@ COMMANDS = {
     "config": ("lists", "List every key of a job, with type, default and meaning."),
     "algorithms": ("lists", "List the algorithms, with formula and reference."),
     "models": ("lists", "List the models."),
+    "compressors": ("lists", "List the compressors, with class, constant and bits."),
     "topology": ("topology", "Graphs and weights: how fast they agree and what they send, before a run."),
     "sweep": ("sweep", "Many runs from one file: here, or as a job array of Slurm."),
     "cancel": ("sweep", "End runs and sweeps, here or in Slurm."),

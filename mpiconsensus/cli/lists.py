@@ -1,5 +1,7 @@
 """Commands that list what there is: keys, algorithms, models, this machine."""
 
+import math
+
 import click
 
 from mpiconsensus import config as keys
@@ -59,6 +61,35 @@ def models():
         click.echo(f"{name:15} {description}")
     click.echo("package:builder  your own: builder(shape=(C, H, W), classes=K) returns the module")
     click.echo("torchvision:     " + " ".join(registry.torchvision_names()))
+
+
+@click.command()
+@click.argument("specs", nargs=-1, metavar="[SPEC]...")
+@click.option("--size", type=click.IntRange(1, 10**10), default=1_000_000, show_default=True, help="Elements of the vector.")
+def compressors(specs, size):
+    """List the compressors, or those given, with class, constant and bits for a vector of --size elements.
+
+    Unbiased ones have zeta, E|C(x)|^2 <= zeta |x|^2, contractive ones alpha, E|C(x) - x|^2 <= (1 - alpha) |x|^2. Bits are by
+    formula, a float having 32; the share is of the 32 bits an element that no compression sends.
+    """
+    rows = compressor_rows(specs, size)
+    click.echo(f"{'compressor':24} {'class':12} {'constant':14} {'bits':>14} {'share':>8}  C(x)")
+    for row in rows:
+        click.echo("{:24} {:12} {:14} {:>14} {:>8}  {}".format(*row))
+
+
+def compressor_rows(specs, size):
+    """Return (spec, class, constant, bits, share of 32 bits an element, formula) of every compressor, in words."""
+    from mpiconsensus import compress
+
+    rows = []
+    for spec in specs or compress.examples():
+        c = compress.make(spec, size)
+        kind = "no bound" if c.constant is None else "unbiased" if c.unbiased else "contractive"
+        constant = "" if c.constant is None else f"{'zeta' if c.unbiased else 'alpha'} = {c.constant:.5g}"
+        bits = math.ceil(c.bits)
+        rows.append((spec, kind, constant, f"{bits:,}", f"{bits / (c.b * size):.3%}", c.told))
+    return rows
 
 
 @click.command()

@@ -52,7 +52,10 @@ class Batched(Way):
         self._seed(group, steps)
         generators = [self.generators[i] for i in group] if self.generators else ()
         try:
-            return self.stacked.losses(group, x, y, count, generators, trainer.autocast()).tolist()
+            losses = self.stacked.losses(group, x, y, count, generators, trainer.autocast())
+            if trainer.job.training.nonconvex:
+                losses = torch.stack([trainer.regularise(i, loss) for i, loss in zip(group, losses, strict=True)])
+            return losses.tolist()
         except (RuntimeError, ValueError) as error:
             raise trainer.model_failed(error, group, steps[group[0]], x.shape) from error
 

@@ -37,6 +37,7 @@ class Augment:
         # One multiplication and one addition: x * (scale / std) - mean / std.
         self._factor = torch.as_tensor(scale / std, dtype=dtype, device=self.device)
         self._offset = torch.as_tensor(-mean / std, dtype=dtype, device=self.device)
+        self._plain = bool((self._factor == 1).all() and (self._offset == 0).all())
         self._padded = None
 
     def train(self, x, vertex, count, loader=None):
@@ -102,6 +103,8 @@ class Augment:
         return self._padded
 
     def _normalised(self, pixels):
+        if self._plain and pixels.dim() == 2:
+            return pixels.to(self.dtype, copy=True)
         per_channel = (-1, 1, 1) if pixels.dim() == 4 else (-1,)
         values = pixels.to(self.dtype) if pixels.is_floating_point() else pixels
         # Out of place: `values` may share the memory of the shard.

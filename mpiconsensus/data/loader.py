@@ -13,7 +13,8 @@ class Loader:
     """Batches of B = min(batch_size, N) samples of a shard, as a pure function of (seed, vertex, count).
 
     A pass over the shard is a random permutation cut into N // B batches. The N % B samples that are left
-    over sit out this pass; every pass has a permutation of its own, so that others do in the next.
+    over sit out this pass; every pass has a permutation of its own, so that others do in the next. A batch that is the whole
+    shard is in the shard's order.
     empty(shape, dtype) makes the memory of a batch.
     """
 
@@ -28,8 +29,11 @@ class Loader:
     def batch(self, count):
         """Return (x, y) of the count-th batch that this vertex ever draws, from 0; x (B, ...), y (B,) int64.
 
-        Both are buffers of this loader: the next call overwrites them.
+        Both are buffers of this loader, which the next call overwrites, or the shard's own memory: do not write to them.
         """
+        if self.batch_size == len(self.shard.y):
+            self._rows, self._pass = slice(None), count
+            return self.shard.x, self.shard.y
         number, position = divmod(count, self.batches_per_pass)
         if number != self._pass:
             self._order = generator(self.seed, "shuffle", self.vertex, number).permutation(len(self.shard.y))

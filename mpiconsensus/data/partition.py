@@ -28,10 +28,11 @@ FORMS = {
     "dirichlet": Form("dirichlet:0.3", "each class divided by proportions drawn from Dirichlet(ALPHA)", float),
     "labels": Form("labels:2", "K classes a vertex", int),
     "sorted": Form("sorted", "sorted by class, then cut"),
+    "contiguous": Form("contiguous", "in the order of the data set, cut into equal parts, the last with the remainder"),
     "by": Form("by:label", "samples with the same value of a column stay together", str),
     "owners": Form("owners", "samples with the same id in a file of owners stay together"),
 }
-EXACT = ("iid", "sorted")  # their sizes are `sizes(...)`; the others' follow the labels or the owners
+EXACT = ("iid", "sorted")  # their sizes are `sizes(...)`; the others' follow the labels or the owners, or leave the remainder to the last
 ALPHA = 1e-4, 1e6
 
 
@@ -64,6 +65,8 @@ def assign(spec, labels, n, seed, powers=None, ids=None):
 
     iid            a random permutation, cut into `sizes`
     sorted         samples in the order of their classes, cut into `sizes`
+    contiguous     samples in their order: N // n each, the last vertex also takes the remainder; where the powers differ, cut into
+                   `sizes`
     dirichlet:A    class c is cut at random by q_c ~ Dirichlet(A n p), p the powers' shares: A for each vertex where they
                    are equal (Yurochkin et al., Bayesian Nonparametric Federated Learning of Neural Networks, ICML 2019,
                    section 4). A vertex left without takes a sample of the largest.
@@ -82,6 +85,9 @@ def assign(spec, labels, n, seed, powers=None, ids=None):
         return divide(count, n, seed, powers)
     if name == "sorted":
         parts = np.split(np.argsort(labels, kind="stable"), np.cumsum(exact)[:-1])
+    elif name == "contiguous":
+        equal = powers is None or len(set(powers)) == 1
+        parts = np.split(np.arange(count), np.arange(1, n) * (count // n) if equal else np.cumsum(exact)[:-1])
     elif name == "dirichlet":
         parts = _dirichlet(argument, labels, n, seed, powers or [1.0] * n)
     elif name == "labels":

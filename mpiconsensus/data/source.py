@@ -9,11 +9,13 @@ import numpy as np
 
 from mpiconsensus.data import partition
 from mpiconsensus.data.manifest import Facts
+from mpiconsensus.data.moments import moments
 from mpiconsensus.data.shards import Shard, open_shards
 from mpiconsensus.data.stream import shard_bytes
 from mpiconsensus.errors import UserError, require_choice
 
-EMBEDDED = ("digits", "mushrooms")
+# Name -> the file in embedded/, and whether its test samples are training samples too.
+EMBEDDED = {"digits": ("digits", False), "mushrooms": ("mushrooms", False), "mushrooms-all": ("mushrooms", True)}
 
 
 class Source:
@@ -129,10 +131,15 @@ def _check_division(data, manifest, n, powers, prepare):
 
 
 def _open_embedded(data, n, powers, seed):
-    path = Path(__file__).parent / "embedded" / f"{data.dataset}.h5"
+    stem, everything = EMBEDDED[data.dataset]
+    path = Path(__file__).parent / "embedded" / f"{stem}.h5"
     with h5py.File(path, "r", locking=False) as file:
-        facts = Facts(**{name: _plain(file.attrs[name]) for name in Facts._fields if name in file.attrs})
-        y = file["train/y"][()].astype(np.int64)
+        facts = Facts(**{name: _plain(file.attrs[name]) for name in Facts._fields if name in file.attrs})._replace(dataset=data.dataset)
+        training = _training(file, everything)
+    y = training.y
+    if everything:
+        mean, std = moments(training.x.astype(np.float32), facts.scale)
+        facts = facts._replace(mean=mean, std=std)
     spec = data.partition
     name, column = partition.parse(spec)
     if name == "owners" or (name == "by" and column != "label"):
@@ -140,18 +147,26 @@ def _open_embedded(data, n, powers, seed):
     parts = partition.assign(spec, y, n, seed, powers, y)
 
     def read(vertex):
-        rows = parts[vertex] if vertex >= 0 else slice(None)
-        # The files are small and compressed: whole reads are quicker than picking rows out of them.
         with h5py.File(path, "r", locking=False) as file:
-            group = file["train" if vertex >= 0 else "test"]
-            x, y, sample = (group[name][()][rows] for name in ("x", "y", "id"))
-        return Shard(
-            x.astype(np.uint8 if len(facts.shape) == 3 else np.float32, copy=False),
-            y.astype(np.int64),
-            sample.astype(np.int64),
-        )
+            shard = _training(file, everything).take(parts[vertex]) if vertex >= 0 else _split(file, "test")
+        return shard._replace(x=shard.x.astype(np.uint8 if len(facts.shape) == 3 else np.float32, copy=False))
 
     return Source(facts, [len(part) for part in parts], data, read, spec, partition.histogram(parts, y, facts.classes))
+
+
+def _split(file, name):
+    # The files are small and compressed: whole reads are quicker than picking rows out of them.
+    x, y, sample = (file[name][field][()] for field in Shard._fields)
+    return Shard(x, y.astype(np.int64), sample.astype(np.int64))
+
+
+def _training(file, everything):
+    """Return the training samples of an embedded file, in ascending id; everything: the test samples among them."""
+    shard = _split(file, "train")
+    if not everything:
+        return shard
+    both = Shard(*map(np.concatenate, zip(shard, _split(file, "test"), strict=True)))
+    return both.take(np.argsort(both.id))
 
 
 def _plain(value):

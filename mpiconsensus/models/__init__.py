@@ -16,6 +16,7 @@ from mpiconsensus.models import custom, torchvision_models
 from mpiconsensus.models.cifar_resnet import DEPTHS, CifarResNet
 from mpiconsensus.models.digits_cnn import DigitsCNN
 from mpiconsensus.models.fashion_cnn import FashionCNN
+from mpiconsensus.models.linear import Linear
 from mpiconsensus.models.logistic import Logistic
 from mpiconsensus.models.mlp import MLP
 from mpiconsensus.models.normalisation import replace_batch_norm
@@ -27,15 +28,18 @@ ANYTHING = 0
 
 
 class Entry(NamedTuple):
-    """A built-in model; `smallest` is the least side of an image in pixels, or ANYTHING (features too)."""
+    """A built-in model; `smallest` is the least side of an image in pixels, or ANYTHING (features too); `classes`: those that it
+    is for, or ANYTHING."""
 
     make: Callable
     smallest: int
     description: str
+    classes: int = ANYTHING
 
 
 BUILT_IN = {
     "logistic": Entry(Logistic, ANYTHING, "logistic regression, for features and images"),
+    "linear": Entry(Linear, ANYTHING, "logistic regression of two classes with one weight vector, no bias", 2),
     "mlp": Entry(MLP, ANYTHING, "multilayer perceptron with layers model.hidden, for features and images"),
     "digits-cnn": Entry(DigitsCNN, 2, "small CNN for the 8x8 digits: 3 convolutions, 19 k parameters"),
     "fashion-cnn": Entry(FashionCNN, 8, "CNN of the thesis for Fashion-MNIST: 2 convolutions, 1.48 M parameters"),
@@ -85,7 +89,7 @@ def build(name, shape, classes, *, norm="batch", hidden=(64,)):
     if ":" in name:
         module = custom.build(name, shape, classes)
     elif name in BUILT_IN:
-        _check_fit(name, shape)
+        _check_fit(name, shape, classes)
         options = {"hidden": hidden} if name == "mlp" else {}
         module = BUILT_IN[name].make(shape, classes, **options)
     else:
@@ -97,17 +101,19 @@ def build(name, shape, classes, *, norm="batch", hidden=(64,)):
     return module
 
 
-def _check_fit(name, shape):
-    """Raise UserError unless the built-in model `name` takes samples of `shape`."""
-    smallest = BUILT_IN[name].smallest
+def _check_fit(name, shape, classes):
+    """Raise UserError unless the built-in model `name` takes samples of `shape` in `classes` classes."""
+    smallest, wanted = BUILT_IN[name].smallest, BUILT_IN[name].classes
+    if wanted not in (ANYTHING, classes):
+        raise UserError(f"model.name = {name!r} is for {wanted} classes, and there are {classes}; choose {_fitting(shape, classes)}.")
     if smallest == ANYTHING:
         return
     if len(shape) == 1:
-        raise UserError(f"model.name = {name!r} needs images, and these are {_told(shape)}; choose {_fitting(shape)}.")
+        raise UserError(f"model.name = {name!r} needs images, and these are {_told(shape)}; choose {_fitting(shape, classes)}.")
     if min(shape[1:]) < smallest:
         raise UserError(
             f"model.name = {name!r} needs images of at least {smallest} pixels a side, and these are {_told(shape)}; "
-            f"choose {_fitting(shape)}."
+            f"choose {_fitting(shape, classes)}."
         )
 
 
@@ -115,9 +121,9 @@ def _told(shape):
     return f"{shape[0]} features" if len(shape) == 1 else "images of " + "x".join(map(str, shape))
 
 
-def _fitting(shape):
+def _fitting(shape, classes):
     side = ANYTHING if len(shape) == 1 else min(shape[1:])
-    return " or ".join(name for name, entry in BUILT_IN.items() if entry.smallest <= side)
+    return " or ".join(name for name, entry in BUILT_IN.items() if entry.smallest <= side and entry.classes in (ANYTHING, classes))
 
 
 def _torchvision(name, shape, classes):
@@ -132,7 +138,7 @@ def _torchvision(name, shape, classes):
             + did_you_mean(name, [*BUILT_IN, *known])
         )
     if len(shape) == 1:
-        raise UserError(f"model.name = {name!r} needs images, and these are {_told(shape)}; choose {_fitting(shape)}.")
+        raise UserError(f"model.name = {name!r} needs images, and these are {_told(shape)}; choose {_fitting(shape, classes)}.")
     return torchvision_models.build(name, shape, classes)
 
 

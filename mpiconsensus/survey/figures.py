@@ -137,9 +137,11 @@ def parameters_of(model):
     """Return (parameters, shape of a sample in words) of a model by name, on the images that it is made for; loads torch."""
     from mpiconsensus import models
 
-    own = {"digits-cnn": (1, 8, 8), "logistic": (1, 8, 8), "mlp": (1, 8, 8), "fashion-cnn": (1, 28, 28)}
+    own = {"digits-cnn": (1, 8, 8), "linear": (1, 8, 8), "logistic": (1, 8, 8), "mlp": (1, 8, 8), "fashion-cnn": (1, 28, 28)}
     foreign = model in models.torchvision_names() if model not in models.BUILT_IN and ":" not in model else False
     shape, classes = ((3, 224, 224), 1000) if foreign else (own.get(model, (3, 32, 32)), 10)
+    if model in models.BUILT_IN and models.BUILT_IN[model].classes:
+        classes = models.BUILT_IN[model].classes
     module = models.build(model, shape, classes)
     return sum(p.numel() for p in module.parameters()), f"{'x'.join(map(str, shape))} samples, {classes} classes"
 
