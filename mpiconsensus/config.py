@@ -73,7 +73,7 @@ KEYS = [
     Key("algorithm.order", "str", "atc", "atc: adapt, then combine; cta: combine, then the gradient at the mixed point; dpsgd: x <- W x - a g(x), gradient at the unmixed point", ("atc", "cta", "dpsgd")),
     Key("algorithm.period", "ints", 1, "mixing period q: mix at steps k that q divides (k from 0); a list gives one a vertex", low=1),
     Key("algorithm.rounds", "int", 1, "consensus rounds r a mixing step", low=1),
-    Key("algorithm.delay", "int", 0, "1: order atc mixes with the rows of one step ago, so that the exchange hides behind the gradient: x <- y + (W - I) y_before, W damped so that this contracts; the mean is kept, agreement comes more slowly", low=0, high=1),
+    Key("algorithm.delay", "int", 0, "1: order atc mixes with the rows of one step ago, so that the exchange hides behind the gradient; consensus: x <- y + (W - I) y_before, W damped so that this contracts; push-sum: overlap SGP, what was sent arrives a step later; the mean is kept, agreement comes more slowly", low=0, high=1),
     Key("algorithm.pairs", "int", 1, "gossip: edges b drawn at a mixing step, with replacement", low=1),
     Key("algorithm.mix", "str", "mutual", "unequal periods; mutual: an edge acts when both its ends mix (keeps the mean); thesis: a vertex that mixes takes its row of W (the mean drifts)", ("thesis", "mutual")),
     Key("algorithm.tau", "int", 8, "local-sgd: steps between averages over all vertices", low=1),

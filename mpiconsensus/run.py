@@ -134,6 +134,8 @@ class Session:
         for epoch in range(self.epoch + 1, epochs + 1):
             last = min(epoch * per_epoch, trainer.total_steps)
             record = self._steps(last)
+            if epoch == epochs:
+                trainer.stepper.settle()
             self._end_epoch(epoch, record, closing=epoch == epochs)
             self.epoch, self.record = epoch, None
             if every and epoch % every == 0 and epoch < epochs:
