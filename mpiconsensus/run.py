@@ -105,6 +105,8 @@ class Session:
         self.saved = time.perf_counter()
         self.saved_step = trainer.k if found else None
 
+    shares_mean = True  # whether the ranks share the evaluations of the mean model; else one does them alone
+
     @classmethod
     def trainer_of(cls, *words):
         """Return the trainer that such a session drives; the words of Trainer; collective."""
@@ -125,7 +127,7 @@ class Session:
         batch = max(loader.batch_size for loader in trainer.loaders)
         batch = max(self.world.allgather(batch))
         return evaluation.plan(
-            job.evaluation, size, trainer.placement.n, trainer.steps_per_epoch, batch, trainer.block.layout.count
+            job.evaluation, size, trainer.placement.n if self.shares_mean else 1, trainer.steps_per_epoch, batch, trainer.block.layout.count
         )
 
     def run(self):

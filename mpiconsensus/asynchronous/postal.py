@@ -15,6 +15,7 @@ class Real:
     """
 
     virtual = False
+    _rows = None
 
     def open(self, trainer, d, dtype):
         """Open the transport and return the storage of the block."""
@@ -72,18 +73,14 @@ class Real:
         return self.mailbox.flags()
 
     def everyone(self, trainer):
-        """Return the newest parameters of all vertices as rank 0 reads them, without asking; None where they cannot be read so."""
-        if not self.in_block:
-            return None
-        rows = []
-        for vertex in range(trainer.placement.n):
-            letter = self.transport.peek(vertex, trainer.hosted[0])
-            if letter is None:
-                return None
-            rows.append(letter.row[: trainer.block.p].clone())
-            if not self.transport.intact([letter]):  # lapped while it was copied: a measurement, not a promise
-                rows[-1] = self.transport.peek(vertex, trainer.hosted[0]).row[: trainer.block.p].clone()
-        return rows
+        """Return the newest parameters of all vertices, (n, p), as this rank reads them without asking; None where some cannot be read so."""
+        if self._rows is None:
+            self._rows = torch.zeros((trainer.placement.n, trainer.block.p), dtype=trainer.block.layout.dtype)
+            self._known = [False] * trainer.placement.n
+        for vertex, row in enumerate(self._rows):
+            # one that cannot be read any more counts with what was read last
+            self._known[vertex] |= trainer.algorithm.look(vertex, row)
+        return self._rows if all(self._known) else None
 
     def close(self):
         self.transport.close()
@@ -144,7 +141,7 @@ class Virtual:
         return 0
 
     def everyone(self, trainer):
-        return [trainer.block.parameters(i) for i in range(trainer.block.m)]
+        return torch.stack([trainer.block.parameters(i) for i in range(trainer.block.m)])
 
     def close(self):
         pass

@@ -63,6 +63,15 @@ class Pairs:
                 for vertex in held:
                     self._rows.unlock(vertex)
 
+    def read(self, vertex, out):
+        """Copy the row of any vertex into `out`, which may be shorter; held meanwhile."""
+        with self._turn:
+            self._rows.lock(vertex)
+            try:
+                out.copy_(self._rows.take([vertex])[0][: len(out)])
+            finally:
+                self._rows.unlock(vertex)
+
     def close(self):
         """Free what was allocated; collective. The rows are gone afterwards."""
         self._rows.close()
