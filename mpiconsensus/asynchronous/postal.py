@@ -3,8 +3,8 @@
 import torch
 
 from mpiconsensus.asynchronous.engine import Engine
-from mpiconsensus.hetero import Pace
 from mpiconsensus.transport.mailbox import open_mailbox
+from mpiconsensus.transport.mailbox.held import Held
 from mpiconsensus.transport.mailbox.pairs import Pairs
 
 
@@ -22,14 +22,17 @@ class Real:
         needs, world, placed = trainer.algorithm.needs(d, dtype), trainer.world, trainer.placement
         # clocks go to either end of an edge, whichever way it points
         name, readers = trainer.job.transport.name, dict(enumerate(trainer.algorithm.adjacent))
-        self.pace = Pace(trainer.job.hetero, placed.n, trainer.job.training.seed)
+        self.pace = trainer.pace
         self.in_block = needs.in_block
         if needs.kind == "pairs":
             # flags and the clock are those of a mailbox of nothing else
             self.mailbox = world.agree(open_mailbox, name, world, placed, 1, torch.float64)
-            self.transport = Pairs(world, placed, needs.d, needs.dtype)
+            self.transport = Pairs(world, placed, needs.d, needs.dtype, self.pace.delay)
         else:
-            self.transport = self.mailbox = world.agree(open_mailbox, name, world, placed, needs.d, needs.dtype, trainer.device, readers)
+            self.mailbox = world.agree(open_mailbox, name, world, placed, needs.d, needs.dtype, trainer.device, readers)
+            if self.pace.has_links:
+                self.mailbox = Held(self.mailbox, self.pace.delay)
+            self.transport = self.mailbox
         return self.mailbox.storage() if self.in_block else _storage(trainer, d, dtype)
 
     def start(self, trainer, states):
@@ -62,6 +65,10 @@ class Real:
 
     def wait(self, wanted, seconds):
         return self.mailbox.wait(wanted, seconds)
+
+    def spent(self):
+        """Return the seconds that the rows of the last mix are under way."""
+        return 0.0 if self.transport is self.mailbox else self.transport.spent()
 
     def raise_flag(self, bits):
         self.mailbox.raise_flag(bits)
@@ -98,7 +105,7 @@ class Virtual:
         from mpiconsensus.transport.mailbox.virtual import VirtualMailbox, VirtualPairs
 
         job, needs = trainer.job, trainer.algorithm.needs(d, dtype)
-        self.pace = Pace(job.hetero, trainer.placement.n, job.training.seed)
+        self.pace = trainer.pace
         words = trainer.world, trainer.placement, needs.d, needs.dtype, trainer.device
         if needs.kind == "pairs":
             self.transport = VirtualPairs(*words, delay=self.pace.delay)
