@@ -84,6 +84,24 @@ def test_what_is_held_back_is_what_the_virtual_clock_holds_back():
     assert seen > 1000, "most rows were seen late"
 
 
+def test_of_what_was_published_between_two_looks_the_last_two_are_seen():
+    made, to = both()
+    box, rows = made[0]
+    for t in range(3):
+        to(0.1 * t)
+        if t:
+            rows.flip(0)
+        rows.x(0).fill_(t)
+        box.inner.publish(0, t)  # as by another rank
+    box.flags()
+    to(0.75)  # the first one has been under way for longer, but nobody looked while it was there
+    assert box.peek(0, 1) is None and box.clock(0, 1) == -2
+    for when, seen in ((0.85, 1), (0.95, 2)):
+        to(when)
+        letter = box.peek(0, 1)
+        assert letter.clock == seen == letter.row[0]
+
+
 def test_rows_that_were_overtaken_are_used_again_and_letters_say_so():
     made, to = both()
     box, rows = made[0]
