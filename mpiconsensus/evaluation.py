@@ -104,6 +104,25 @@ class Evaluator:
         correct, losses = self._count(self.trainer.block.modules[i], x, y)
         return correct / len(y), sum(losses) / len(y)
 
+    def mean_of(self, parameters, samples):
+        """Return (accuracy, loss) of a model with `parameters`, (p,), on what `vertex` takes of this rank's vertices; local.
+
+        Running statistics of batch normalisation are the averages over this rank's vertices.
+        """
+        trainer, probe = self.trainer, self._probe
+        with torch.no_grad():
+            named = dict(probe.named_parameters())
+            for entry in trainer.block.layout.parameters:
+                named[entry.name].copy_(entry.view(parameters))
+            for buffer, *of_vertices in zip(_floating(probe), *map(_floating, trainer.block.modules), strict=True):
+                buffer.copy_(sum(of_vertices) / len(of_vertices))
+        parts = [self._subset(*self.test, samples)]
+        if self.validating:
+            parts = [self._subset(held.x, held.y, samples, vertex) for held, vertex in zip(trainer.held_out, trainer.hosted, strict=True)]
+        found = [self._count(probe, x, y) for x, y in parts]
+        total = sum(len(y) for _, y in parts)
+        return sum(correct for correct, _ in found) / total, math.fsum(loss for _, losses in found for loss in losses) / total
+
     def _subset(self, x, y, samples, vertex=0):
         """Return `samples` of the samples, the same ones at every call."""
         if samples >= len(y):

@@ -26,6 +26,17 @@ class Pace:
         """Return the seconds of step t's gradient of a vertex, of which it takes base_s at speed 1."""
         return base_s * self.factor(vertex, t)
 
+    @property
+    def stretches(self):
+        """Whether any gradient takes longer than it would."""
+        hetero = self.hetero
+        return bool(hetero.slowdown_probability or hetero.least_step_s) or any(speed != 1.0 for speed in self.speed)
+
+    @property
+    def has_links(self):
+        """Whether anything is under way for longer than it would be."""
+        return bool(self.hetero.link_delay_s or self.hetero.link_bandwidth)
+
     def delay(self, i, j, nbytes):
         """Return the seconds until nbytes that vertex i sends have arrived at vertex j."""
         hetero = self.hetero

@@ -44,7 +44,7 @@ def run_round(exchange, rows, round_, started=False):
     begin = time.perf_counter()
     if not started:
         exchange.start(round_)
-    row = exchange.finish()
+    row = exchange.arrive()
     index = exchange.placement.index
     sums = []
     for vertex, blend in round_.blends.items():
@@ -69,7 +69,7 @@ def run_delayed(exchange, rows, late, next_):
     begin = time.perf_counter()
     index, sums, moving, hidden_s = exchange.placement.index, [], set(), 0.0
     if late:
-        row = exchange.finish()
+        row = exchange.arrive()
         hidden_s = exchange.hidden_s
         moving.update(late.vertices)
         for vertex, blend in late.late_blends.items():

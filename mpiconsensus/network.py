@@ -161,8 +161,12 @@ class Network:
         return {name: self.mean(t.contiguous()) if t.is_floating_point() else t.clone() for name, t in state.items()}
 
     def detach(self):
-        """Give the model tensors of its own again and free the exchange; the Network can attach another model."""
+        """Give the model tensors of its own again and free the exchange; the Network can attach another model.
+
+        What a delayed algorithm has in flight is taken in where the mean lacks it (push-sum).
+        """
         self._require_model()
+        self._stepper.settle()
         self._stepper.drain()
         self._block.release()
         self._exchange.close()

@@ -105,6 +105,8 @@ class Session:
         self.saved = time.perf_counter()
         self.saved_step = trainer.k if found else None
 
+    shares_mean = True  # whether the ranks share the evaluations of the mean model; else one does them alone
+
     @classmethod
     def trainer_of(cls, *words):
         """Return the trainer that such a session drives; the words of Trainer; collective."""
@@ -125,7 +127,7 @@ class Session:
         batch = max(loader.batch_size for loader in trainer.loaders)
         batch = max(self.world.allgather(batch))
         return evaluation.plan(
-            job.evaluation, size, trainer.placement.n, trainer.steps_per_epoch, batch, trainer.block.layout.count
+            job.evaluation, size, trainer.placement.n if self.shares_mean else 1, trainer.steps_per_epoch, batch, trainer.block.layout.count
         )
 
     def run(self):
@@ -134,6 +136,8 @@ class Session:
         for epoch in range(self.epoch + 1, epochs + 1):
             last = min(epoch * per_epoch, trainer.total_steps)
             record = self._steps(last)
+            if epoch == epochs:
+                trainer.stepper.settle()
             self._end_epoch(epoch, record, closing=epoch == epochs)
             self.epoch, self.record = epoch, None
             if every and epoch % every == 0 and epoch < epochs:

@@ -15,7 +15,11 @@ class Round:
 
     rows: {i: (indices, weights)} for the vertices whose row is not the identity; indices int64 ascending, weights
     float64. Rounds are immutable; a schedule hands out the same object for the same matrix, so that plans are reused.
+    closing: of a round that arrives a step late and whose rows are missing in the mean until then, how it is finished
+    behind the last step; None where it may be left out.
     """
+
+    closing = None
 
     def __init__(self, n, rows):
         self.n = n

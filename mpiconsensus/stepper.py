@@ -74,6 +74,12 @@ class Stepper:
             self._run()
         self.k += 1
 
+    def settle(self):
+        """Take in what is in flight behind the last step, where the mean lacks it; collective."""
+        if self._late is not None and self._late.closing:
+            run_delayed(self.exchange, self.block, self._late.closing, None)
+            self._late = None
+
     def drain(self):
         """Finish a round that is under way without mixing it, so that the exchange can be closed."""
         if self._started is not None or self._late is not None:

@@ -21,12 +21,14 @@ from mpiconsensus.data.loading import open_loader, pinned
 from mpiconsensus.data.prefetch import Reader
 from mpiconsensus.data.shuffle import open_shuffling
 from mpiconsensus.errors import TrainingError, UserError
+from mpiconsensus.hetero import Pace
 from mpiconsensus.models.preparing import norm_layers, start_at
 from mpiconsensus.placement import place
 from mpiconsensus.randomness import torch_seed
 from mpiconsensus.regulariser import add_nonconvex
 from mpiconsensus.stepper import Stepper
 from mpiconsensus.transport import Reduction, open_exchange
+from mpiconsensus.transport.links import Links
 from mpiconsensus.transport.samples import SampleExchange
 
 
@@ -45,6 +47,7 @@ class Trainer:
         self.device = pick_device(job.training.device, world)
         self._generator = default_generator(self.device)
         self.dtype = DTYPES[job.training.precision]
+        self.pace = Pace(job.hetero, wiring.n, job.training.seed)
         set_precision(job.training.precision)
         self.layout_of_images = memory_format(job, source)
         self.gradient_norm = math.nan
@@ -121,6 +124,8 @@ class Trainer:
         self.exchange = self.world.agree(
             open_exchange, self.job.transport.name, self.world, self.placement, d, layout.dtype, self.device, self.algorithm.depth
         )  # fmt: skip
+        if self.pace.has_links:
+            self.exchange.links = Links(self.pace.delay, self.placement, d * layout.dtype.itemsize)
         self.block = Block(layout, modules, self.exchange.storage())
         self.exchange.bind(self.block)
 
@@ -198,9 +203,12 @@ class Trainer:
         io_s += (time.perf_counter() - start) / m
         self.stepper.before()
         trained = [i for i, vertex in enumerate(self.hosted) if self.algorithm.trains(k, vertex)]
+        start = time.perf_counter()
         for i, found in zip(trained, self.concurrency.gradients(trained, k), strict=True):
             losses[i], compute_s[i] = found[0], found[2]
             io_s[i] += found[1]
+        if self.pace.stretches:
+            self._stretch(trained, k, start, compute_s)
         if self.job.log.gradient_norm:
             self.gradient_norm = self._mean_gradient_norm(k)
         if self.algorithm.averages_gradients:
@@ -208,6 +216,12 @@ class Trainer:
         self._clip(trained)
         self.stepper.after(lambda i, decay: self._update(i, rate, decay, compute_s))
         return losses, io_s, compute_s
+
+    def _stretch(self, trained, k, start, compute_s):
+        """Sleep until the slowest of the gradients begun at `start` would be through, each on a machine of its own; count it as computing."""
+        for i in trained:
+            compute_s[i] = self.pace.seconds(self.hosted[i], k, max(compute_s[i], self.job.hetero.least_step_s))
+        time.sleep(max(0.0, start + max(compute_s[trained], default=0.0) - time.perf_counter()))
 
     def draw(self, i):
         """Return the next batch (x, y) of hosted vertex i."""

@@ -291,6 +291,38 @@ def test_what_a_vertex_that_stops_in_the_middle_takes_with_it_is_told():
     assert np.isfinite(survivors).all() and np.ptp(survivors, axis=0).max() < 0.1
 
 
+def test_what_was_sent_last_tells_where_a_vertex_is():
+    """Sums of the last two publications differ by the mass behind the update, whose quotient that point is."""
+    run = Run(9, algorithm__name="async-gossip", topology__graph="directed-exponential:6", topology__weights="push-sum", hetero__speed=[1, 1, 0.5, 1, 1, 0.3])
+    points, adapted, p = {}, run.algorithm.adapted, run.block.p
+    out = torch.zeros(p, dtype=torch.float64)
+    assert not run.algorithm.look(2, out), "one sum alone tells nothing"
+
+    def noted(i, t):
+        point = run.block.x(i).clone()  # behind the update
+        adapted(i, t)
+        if run.transport.clock(i, i) == t:  # one whose readers have all ended sends nothing more
+            points[i] = point
+        assert run.algorithm.look(i, out)
+        assert (out - points[i][:p]).abs().max() <= 1e3 * EPS * points[i].abs().max()  # of sums a few hundred weights long
+
+    run.algorithm.adapted = noted
+    run.run()
+    assert len(points) == 6
+    out.fill_(7.0)
+    assert not run.algorithm.look(2, out) and (out == 7).all(), "the last word of a vertex repeats its sum"
+
+
+def test_the_newest_row_and_that_of_a_pair_are_what_is_looked_at():
+    for name, reads in (("bounded-staleness", lambda run: run.transport.peek(3, 0).row), ("adpsgd", lambda run: run.transport.rows(3))):
+        run = Run(5, algorithm__name=name, algorithm__staleness=math.inf)
+        if name == "adpsgd":
+            run.transport.read = lambda vertex, out, run=run: out.copy_(run.transport.rows(vertex)[: len(out)])
+        run.run()
+        out = torch.zeros(run.block.p, dtype=torch.float64)
+        assert run.algorithm.look(3, out) and torch.equal(out, reads(run)[: run.block.p]) and out.abs().sum() > 0
+
+
 def test_without_loss_every_weight_comes_back():
     run = Run(40, still, algorithm__name="async-gossip", hetero__link_delay_s=3.3, hetero__speed=[1, 1, 0.2, 1, 1, 0.5]).run()
     weights = [run.algorithm.weight(i) for i in range(6)]

@@ -41,6 +41,7 @@ CASES = {
     "delay": {"algorithm.delay": 1, "model.name": "mlp"},
     "batch-norm": {"model.name": "mine:build", "data.augment": "crop-flip", "model.buffers": "mixed", "algorithm.order": "dpsgd"},
     "push-sum": {"topology.graph": "matchings:star:4", "topology.weights": "push-sum", "algorithm.name": "push-sum"},
+    "overlap": {"topology.graph": "star:4", "topology.weights": "push-sum", "algorithm.name": "push-sum", "algorithm.delay": 1},
     "local-sgd": {"algorithm.name": "local-sgd", "algorithm.tau": 3, "model.name": "mine:build", "model.buffers": "reset", "training.lr": 0.3},
 }
 TIMES = {"ended_s", "compute_s", "wait_s", "mix_s", "hidden_s", "io_s", "seconds", "samples_per_s"}

@@ -50,10 +50,10 @@ def test_parameters_are_equal_bit_for_bit(one_process, launched, ranks, how):
     assert done.returncode == 0, done.stderr
     names = sorted(p.name for p in (out / how).glob("*.npy"))
     if how.startswith("scrambled"):
-        assert len(names) == 8 * 5
+        assert len(names) == 8 * 6
     else:
         assert names == sorted(p.name for p in one_process.glob("*.npy") if how == "auto" or not p.name.startswith("resnet"))
-        assert len(names) == 8 * (20 + 4 * (how == "auto"))
+        assert len(names) == 8 * (21 + 4 * (how == "auto"))
     for name in names:
         assert np.array_equal(np.load(out / how / name), np.load(one_process / name)), name
 

@@ -61,7 +61,7 @@ class Algorithm(ABC):
                 "take algorithm.name = consensus or gossip, or order = atc."
             )
         if options.delay and "delay" not in self.keys:
-            raise UserError(f"algorithm.delay = {options.delay} is for consensus; {self.name} mixes at once: take algorithm.delay = 0.")
+            raise UserError(f"algorithm.delay = {options.delay} is for consensus and push-sum; {self.name} has none: take algorithm.delay = 0.")
         self.train_every = train_every(options.train_every, setting.powers, self.n)
 
     def pace(self, k, vertex):

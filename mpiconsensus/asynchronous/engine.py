@@ -1,7 +1,8 @@
 """A rank's vertices, each at its own pace, under the clock of the machine.
 
 A vertex trains, rests until its step has lasted as long as it should (unequal machines, emulated), publishes, is held
-where a staleness bound says so, mixes what has arrived, and goes on. While one rests or is held, the others of the rank train.
+where a staleness bound says so, mixes what has arrived, is away as long as its row is on an emulated link (pairs), and goes on.
+While one rests, is held or away, the others of the rank train.
 """
 
 import time
@@ -9,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-TRAINS, RESTS, HELD, DONE = range(4)
+TRAINS, RESTS, HELD, AWAY, DONE = range(5)
 NAP_S = 0.01  # longest time without a look at flags, signals and clocks, and without moving messages on
 
 
@@ -40,6 +41,7 @@ class Engine:
         self.pace, self.on_step, self.beat, self.closing, self.least_s = pace, on_step, beat, closing, least_s
         m = len(trainer.hosted)
         self.phase = [DONE if ended else HELD if held else TRAINS for held, ended in zip(trainer.held, trainer.ended)]
+        self._mixed = [None] * m  # ages, seconds and begin of the mix of one whose row is still away
         self._begun, self._due, self._held_since = [0.0] * m, [0.0] * m, [postal.now()] * m
         self._figures = [held or (np.nan, 0.0, 0.0) for held in trainer.held]
 
@@ -51,10 +53,10 @@ class Engine:
                 self._close()
             if all(phase == DONE for phase in self.phase):
                 return
-            if stop and RESTS not in self.phase:
+            if stop and not {RESTS, AWAY} & set(self.phase):
                 self.trainer.held = [self._figures[i] if phase == HELD else None for i, phase in enumerate(self.phase)]
                 return
-            if not (self._mix() or self._publish() or (not stop and self._train())):
+            if not (self._mix() or self._return() or self._publish() or (not stop and self._train())):
                 self._wait(stop)
 
     def _close(self):
@@ -104,8 +106,19 @@ class Engine:
             if phase != HELD or not self._free(i):
                 continue
             begun = self.postal.now()
-            self._finish(i, *self.algorithm.mix(i, self.trainer.t[i]), begun)
-            return True
+            self._mixed[i] = *self.algorithm.mix(i, self.trainer.t[i]), begun
+            self._due[i] = self.postal.now() + self.postal.spent()
+            self.phase[i] = AWAY
+            return self._return()
+        return False
+
+    def _return(self):
+        """End the step of a vertex whose row is back; return whether there was one."""
+        now = self.postal.now()
+        for i, phase in enumerate(self.phase):
+            if phase == AWAY and self._due[i] <= now:
+                self._finish(i, *self._mixed[i])
+                return True
         return False
 
     def _finish(self, i, ages, mix_s, begun):
@@ -128,7 +141,7 @@ class Engine:
         """Sleep until the next vertex is due or what one is held by may be there."""
         self.postal.flags()
         now = self.postal.now()
-        due = [self._due[i] for i, phase in enumerate(self.phase) if phase == RESTS]
+        due = [self._due[i] for i, phase in enumerate(self.phase) if phase in (RESTS, AWAY)]
         seconds = max(0.0, min([NAP_S, *(time_ - now for time_ in due)]))
         held = [i for i, phase in enumerate(self.phase) if phase == HELD]
         if len(held) == 1 and not stop:

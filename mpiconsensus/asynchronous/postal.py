@@ -3,8 +3,8 @@
 import torch
 
 from mpiconsensus.asynchronous.engine import Engine
-from mpiconsensus.hetero import Pace
 from mpiconsensus.transport.mailbox import open_mailbox
+from mpiconsensus.transport.mailbox.held import Held
 from mpiconsensus.transport.mailbox.pairs import Pairs
 
 
@@ -15,20 +15,24 @@ class Real:
     """
 
     virtual = False
+    _rows = None
 
     def open(self, trainer, d, dtype):
         """Open the transport and return the storage of the block."""
         needs, world, placed = trainer.algorithm.needs(d, dtype), trainer.world, trainer.placement
         # clocks go to either end of an edge, whichever way it points
         name, readers = trainer.job.transport.name, dict(enumerate(trainer.algorithm.adjacent))
-        self.pace = Pace(trainer.job.hetero, placed.n, trainer.job.training.seed)
+        self.pace = trainer.pace
         self.in_block = needs.in_block
         if needs.kind == "pairs":
             # flags and the clock are those of a mailbox of nothing else
             self.mailbox = world.agree(open_mailbox, name, world, placed, 1, torch.float64)
-            self.transport = Pairs(world, placed, needs.d, needs.dtype)
+            self.transport = Pairs(world, placed, needs.d, needs.dtype, self.pace.delay)
         else:
-            self.transport = self.mailbox = world.agree(open_mailbox, name, world, placed, needs.d, needs.dtype, trainer.device, readers)
+            self.mailbox = world.agree(open_mailbox, name, world, placed, needs.d, needs.dtype, trainer.device, readers)
+            if self.pace.has_links:
+                self.mailbox = Held(self.mailbox, self.pace.delay)
+            self.transport = self.mailbox
         return self.mailbox.storage() if self.in_block else _storage(trainer, d, dtype)
 
     def start(self, trainer, states):
@@ -62,6 +66,10 @@ class Real:
     def wait(self, wanted, seconds):
         return self.mailbox.wait(wanted, seconds)
 
+    def spent(self):
+        """Return the seconds that the rows of the last mix are under way."""
+        return 0.0 if self.transport is self.mailbox else self.transport.spent()
+
     def raise_flag(self, bits):
         self.mailbox.raise_flag(bits)
 
@@ -72,18 +80,14 @@ class Real:
         return self.mailbox.flags()
 
     def everyone(self, trainer):
-        """Return the newest parameters of all vertices as rank 0 reads them, without asking; None where they cannot be read so."""
-        if not self.in_block:
-            return None
-        rows = []
-        for vertex in range(trainer.placement.n):
-            letter = self.transport.peek(vertex, trainer.hosted[0])
-            if letter is None:
-                return None
-            rows.append(letter.row[: trainer.block.p].clone())
-            if not self.transport.intact([letter]):  # lapped while it was copied: a measurement, not a promise
-                rows[-1] = self.transport.peek(vertex, trainer.hosted[0]).row[: trainer.block.p].clone()
-        return rows
+        """Return the newest parameters of all vertices, (n, p), as this rank reads them without asking; None where some cannot be read so."""
+        if self._rows is None:
+            self._rows = torch.zeros((trainer.placement.n, trainer.block.p), dtype=trainer.block.layout.dtype)
+            self._known = [False] * trainer.placement.n
+        for vertex, row in enumerate(self._rows):
+            # one that cannot be read any more counts with what was read last
+            self._known[vertex] |= trainer.algorithm.look(vertex, row)
+        return self._rows if all(self._known) else None
 
     def close(self):
         self.transport.close()
@@ -101,7 +105,7 @@ class Virtual:
         from mpiconsensus.transport.mailbox.virtual import VirtualMailbox, VirtualPairs
 
         job, needs = trainer.job, trainer.algorithm.needs(d, dtype)
-        self.pace = Pace(job.hetero, trainer.placement.n, job.training.seed)
+        self.pace = trainer.pace
         words = trainer.world, trainer.placement, needs.d, needs.dtype, trainer.device
         if needs.kind == "pairs":
             self.transport = VirtualPairs(*words, delay=self.pace.delay)
@@ -144,7 +148,7 @@ class Virtual:
         return 0
 
     def everyone(self, trainer):
-        return [trainer.block.parameters(i) for i in range(trainer.block.m)]
+        return torch.stack([trainer.block.parameters(i) for i in range(trainer.block.m)])
 
     def close(self):
         pass

@@ -27,6 +27,7 @@ class AsyncSession(Session):
     """A run under way. figures: of the steps; scores: {epoch: (2, m)} of epochs that not all hosted vertices have ended."""
 
     postal = Real
+    shares_mean = False
 
     @classmethod
     def trainer_of(cls, *words):
@@ -150,13 +151,14 @@ class AsyncSession(Session):
         """Log and tell what rank 0 knows of the network behind an epoch of its vertices; return (m,) their distances."""
         trainer, nothing = self.trainer, float("nan")
         rows = trainer.postal.everyone(trainer)  # newest rows of all vertices, where they can be read without asking
-        norms = np.full((1, 3), np.nan)
-        own, mean_norm = np.full(len(trainer.hosted), np.nan), nothing
+        norms = np.full((trainer.placement.n, 3), np.nan)
+        scores, evaluated, mean_norm = (nothing, nothing), epoch % self.plan.every == 0, nothing
         if rows is not None:
             mean = sum(row.double() for row in rows) / len(rows)
             norms = mixing.distances(rows, mean)
             mean_norm = float(mean.norm())
-            own = mixing.distances([trainer.block.parameters(i) for i in range(trainer.block.m)], mean)[:, 1]
+            if evaluated:
+                scores = self.evaluator.mean_of(mean, self.plan.samples)
         distance = float(np.sqrt(np.square(norms[:, 1]).mean()))
         l1, l2, linf = norms.mean(axis=0)
         begun = self.network[-1] if self.network else 0.0
@@ -164,16 +166,16 @@ class AsyncSession(Session):
         self.network.append(seconds)
         figures = dict(
             epoch=epoch, consensus_distance=distance, deviation_l1=l1, deviation_l2=l2, deviation_linf=linf,
-            coefficient_of_variation=distance / max(mean_norm, 1e-300), mean_drift=nothing, mean_accuracy=nothing, mean_loss=nothing,
-            seconds=seconds, samples_per_s=samples.sum() / max(seconds - begun, 1e-9), evaluated_samples=0 if np.isnan(accuracy).all() else self.plan.samples,
+            coefficient_of_variation=distance / max(mean_norm, 1e-300), mean_drift=nothing, mean_accuracy=scores[0], mean_loss=scores[1],
+            seconds=seconds, samples_per_s=samples.sum() / max(seconds - begun, 1e-9), evaluated_samples=0 if np.isnan([*accuracy, scores[0]]).all() else self.plan.samples,
         )  # fmt: skip
         self.log.network(**figures)
-        evaluated = accuracy[~np.isnan(accuracy)]
+        accuracy = accuracy[~np.isnan(accuracy)]
         self.progress.epoch({
-            **figures, "loss": float(np.nanmean(sums["train_loss"])), "accuracy": float(evaluated.mean()) if len(evaluated) else nothing,
-            "accuracy_sd": float(evaluated.std(ddof=1)) if len(evaluated) > 1 else nothing, "bytes_sent": sums["bytes_sent"].sum(),
+            **figures, "loss": float(np.nanmean(sums["train_loss"])), "accuracy": float(accuracy.mean()) if len(accuracy) else nothing,
+            "accuracy_sd": float(accuracy.std(ddof=1)) if len(accuracy) > 1 else nothing, "bytes_sent": sums["bytes_sent"].sum(),
         })  # fmt: skip
-        return own
+        return norms[trainer.hosted, 1]
 
     def _through(self):
         return bool(self.flags & FIRST)
@@ -219,3 +221,4 @@ class VirtualSession(AsyncSession):
     """A run by modelled time, in one process; it keeps no checkpoints."""
 
     postal = Virtual
+    shares_mean = True

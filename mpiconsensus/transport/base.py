@@ -4,6 +4,7 @@ A transport moves rows, the mixer applies W, the algorithm decides when. Every r
 for every round of the schedule, in the same order, whether or not its vertices take part.
 """
 
+import time
 from abc import ABC, abstractmethod
 
 import torch
@@ -25,9 +26,11 @@ class Exchange(ABC):
     depth: buffers a vertex. side: n numbers, the buffer that each vertex stands in, followed alike by all ranks.
     rows_received, rows_sent: rows moved between ranks so far. waits: how often finish had to wait for a late rank.
     hidden_s: seconds of the last round that passed between start and finish while rows were under way.
+    started_s: when the round was started, on the monotonic clock. links: links.Links, where links are emulated.
     """
 
     name = ""
+    links = None
 
     def __init__(self, world, placement, d, dtype, device="cpu", depth=2):
         self.world, self.placement, self.d, self.dtype, self.depth = world, placement, d, dtype, depth
@@ -53,12 +56,16 @@ class Exchange(ABC):
         self.block = block
 
     def start(self, round_):
-        self.round = round_
+        self.round, self.started_s = round_, time.monotonic()
         self.sides = self.side.copy()
 
     @abstractmethod
     def finish(self):
         """Wait for the rows of the round and return the function from a vertex to the pieces of its row."""
+
+    def arrive(self):
+        """Finish the round, when its rows have come over the emulated links where there are some."""
+        return self.links.finish(self) if self.links else self.finish()
 
     def writable(self, i):
         pass

@@ -20,7 +20,7 @@ from mpiconsensus.wiring import wire
 
 N = 8
 SCRAMBLED = [2, 0, 1, 0, 3, 0, 2, 0]
-OF_SCRAMBLED = ["digits atc", "digits delay", "digits gossip", "digits local-sgd", "digits allreduce"]
+OF_SCRAMBLED = ["digits overlap", "digits atc", "digits delay", "digits gossip", "digits local-sgd", "digits allreduce"]
 UNEVEN = {"algorithm.period": [1, 2, 1, 3, 1, 2, 1, 1], "algorithm.train_every": [1, 1, 2, 1, 1, 2, 1, 1]}
 DIGITS = {"model.name": "digits-cnn", "training.max_steps": 24}  # nearly five epochs
 RESNET = {"model.name": "resnet20", "training.max_steps": 6}
@@ -40,6 +40,13 @@ CASES = {
 DIGITS_ONLY = {
     # The centre of a star sends to seven: its push-sum weight, and its rows, are not those of the others.
     "push-sum": {"topology.graph": f"star:{N}", "topology.weights": "push-sum", "algorithm.name": "push-sum"},
+    "overlap": {
+        "topology.graph": f"star:{N}", "topology.weights": "push-sum", "algorithm.name": "push-sum", "algorithm.delay": 1, "training.max_steps": 20,
+    },
+    "overlap one-peer": {
+        "topology.graph": f"one-peer-exponential:{N}", "topology.weights": "push-sum", "algorithm.name": "push-sum", "algorithm.delay": 1,
+        "training.max_steps": 15,
+    },
     "one-peer": {"topology.graph": f"one-peer-exponential:{N}"},
     "matchings": {"topology.graph": f"matchings:complete:{N}", "algorithm.rounds": 2},
     "delay uneven": {**UNEVEN, "algorithm.delay": 1},
@@ -84,6 +91,7 @@ def train(world, how, path, case, data):
     assert (getattr(trainer.exchange, "_staging", None) is not None) == (how == "staged")
     while trainer.k < trainer.total_steps:
         trainer.step()
+    trainer.stepper.settle()
     for i, vertex in enumerate(trainer.hosted):
         state = trainer.block.modules[i].state_dict()
         np.save(f"{path}-{vertex}.npy", np.concatenate([t.double().numpy().ravel() for t in state.values()]))

@@ -54,6 +54,17 @@ def push_sum(k, x, w, g, a, matrix):
     return matrix @ x, matrix @ w
 
 
+def overlap_push_sum(k, x, w, flight, g, a, matrix, starts):
+    """Overlap SGP, one step late: flight: (x, w) of what was sent at the step before. Return the next x, w, flight.
+
+    matrix: column-stochastic, that of the exchange that starts at step k; starts: whether one does.
+    """
+    x = x - a * g(x / w[:, None], k)
+    kept = np.diag(matrix) if starts else np.ones(len(w))
+    off = (matrix - np.diag(np.diag(matrix))) * starts
+    return kept[:, None] * x + flight[0], kept * w + flight[1], (off @ x, off @ w)
+
+
 def column_stochastic(n, arcs):
     """1 / (1 + out-degree) for each arc (sender, receiver) and for the sender itself."""
     a = np.eye(n)

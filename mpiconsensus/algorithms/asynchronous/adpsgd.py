@@ -83,6 +83,10 @@ class AdPsgd(Asynchronous):
         around = self.neighbours[vertex]
         return around[int(generator(self.setting.seed, "pairs", vertex, t).integers(len(around)))] if around else None
 
+    def look(self, vertex, out):
+        self.pairs.read(vertex, out)
+        return True
+
     def drain(self, i):
         with self.pairs.hold(self.placement.hosted[i]) as (row,):
             self.block.x(i).copy_(row)

@@ -118,6 +118,13 @@ class Asynchronous(Algorithm):
         """Take in what is still in flight to hosted vertex i; return whether there may be more."""
         return False
 
+    def look(self, vertex, out):
+        """Write the newest parameters of any vertex that this rank can read without asking into `out`, (p,); return whether there were some.
+
+        For measurements: whatever the clock of the vertex is, and whatever an emulated link would hold back.
+        """
+        return False
+
     def weight(self, i):
         """Return the weight of hosted vertex i in the mean that the method conserves; a drained run without loss has n in all."""
         return 1.0

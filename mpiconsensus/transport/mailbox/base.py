@@ -50,6 +50,11 @@ class Mailbox(ABC):
         """What a reader is told moves the rows."""
         return self.name
 
+    @property
+    def unheld(self):
+        """The mailbox without what emulated links hold back."""
+        return self
+
     @abstractmethod
     def storage(self):
         """Return SLOTS arrays (m, d) for a Rows or Block, in memory that this transport can hand to others."""

@@ -23,13 +23,15 @@ class Pairs:
     """A row (d,) a vertex, readable and writable by all ranks under its lock; collective to make and to close.
 
     bytes_sent: (m,) of the pairs that the hosted vertices have asked for, the first named: a row there and one back.
+    delay(i, j, nbytes) -> seconds of emulated links: a pair costs who asks for it the way there and back, see `spent`.
 
     In a node rows are live tensors in shared memory and locks are those of a file, which the kernel takes back from a process
     that dies; between nodes see words.Words: rows are copies, written back behind the block, but for one's own.
     """
 
-    def __init__(self, world, placement, d, dtype):
+    def __init__(self, world, placement, d, dtype, delay=None):
         self.placement, self.row_bytes = placement, d * dtype.itemsize
+        self._delay, self._spent = delay or (lambda i, j, nbytes: 0.0), 0.0
         self.bytes_sent = np.zeros(len(placement.hosted), np.int64)
         self._turn = threading.Lock()
         if world.comm is None:
@@ -58,10 +60,25 @@ class Pairs:
                 yield tuple(taken[vertex] for vertex in vertices)
                 self._rows.give(ordered, [taken[vertex] for vertex in ordered])
                 if len(vertices) == 2 and vertices[0] in self.placement.index:
+                    self._spent += sum(self._delay(*ends, self.row_bytes) for ends in (vertices, vertices[::-1]))
                     self.bytes_sent[self.placement.index[vertices[0]]] += 2 * self.row_bytes
             finally:
                 for vertex in held:
                     self._rows.unlock(vertex)
+
+    def spent(self):
+        """Return and clear the seconds that rows of pairs are under way over emulated links; nobody is locked meanwhile."""
+        spent, self._spent = self._spent, 0.0
+        return spent
+
+    def read(self, vertex, out):
+        """Copy the row of any vertex into `out`, which may be shorter; held meanwhile."""
+        with self._turn:
+            self._rows.lock(vertex)
+            try:
+                out.copy_(self._rows.take([vertex])[0][: len(out)])
+            finally:
+                self._rows.unlock(vertex)
 
     def close(self):
         """Free what was allocated; collective. The rows are gone afterwards."""
