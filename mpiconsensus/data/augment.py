@@ -84,7 +84,7 @@ class Augment:
 
     def _last(self, x):
         """Return whether images are worked on with their channels last, (B, H, W, C): as long as they are bytes, moving them costs least."""
-        return self.memory_format is torch.channels_last and x.ndim == 4 and x.shape[1] > 1 and x[0, 0].size > 1
+        return self.memory_format is torch.channels_last and x.ndim == 4 and x.shape[1] > 1
 
     def _laid_out(self, x, margin):
         """Return the batch on the device, images in the order that they are worked on and with `margin` zeros around them.
