@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import resource
+from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
@@ -74,7 +76,7 @@ def test_the_file_is_laid_out_as_documented(tmp_path):
         digest = hashlib.sha256(b"".join(file[name][()].tobytes() for name in ("x", "y", "id"))).hexdigest()
         expected = {
             "format": "mpiconsensus shard",
-            "version": 1,
+            "version": 2,
             "dataset": "pictures",
             "split": "train",
             "vertex": 1,
@@ -91,7 +93,10 @@ def test_the_file_is_laid_out_as_documented(tmp_path):
         assert file.attrs["split"] == "test" and file.attrs["vertex"] == -1
     manifest = json.loads((tmp_path / "set" / "manifest.json").read_text())
     for name, digests in manifest["files"].items():
-        assert hashlib.sha256((tmp_path / "set" / name).read_bytes()).hexdigest() == digests["sha256"]
+        content = (tmp_path / "set" / name).read_bytes()
+        with h5py.File(tmp_path / "set" / name) as file:
+            start, size = file["x"].id.get_offset(), file["x"].nbytes
+        assert hashlib.sha256(content[:start] + content[start + size :]).hexdigest() == digests["frame_sha256"]
     assert sorted(manifest["files"]) == ["shard-0000.h5", "shard-0001.h5", "shard-0002.h5", "test.h5"]
 
 
@@ -200,7 +205,7 @@ DAMAGES = {
     "web page": (lambda path: path.write_bytes(b"<html>" * 999), "HDF5"),
     "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-50]), "HDF5"),
     "format": (_set("format", "table"), "format is table"),
-    "version": (_set("version", 2), "version is 2, expected 1"),
+    "version": (_set("version", 7), "version is 7, expected 2"),
     "data set": (_set("dataset", "digits"), "dataset is digits, expected"),
     "split": (_set("split", "test"), "split is test, expected train"),
     "vertex": (_set("vertex", 0), "vertex is 0, expected 1"),
@@ -337,6 +342,60 @@ def test_a_directory_that_holds_something_is_not_overwritten(tmp_path):
         write(tmp_path / "set", data_seed=5)
     assert {path.name: path.read_bytes() for path in (tmp_path / "set").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def of_version_1(folder):
+    """Make of a set what version 1 of the format had: another number in each file, and the sha256 of whole files."""
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"version": 1}
+    for name, digests in manifest["files"].items():
+        with h5py.File(folder / name, "r+") as file:
+            file.attrs["version"] = 1
+        del digests["frame_sha256"]
+        digests["sha256"] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_set_of_version_1_is_read_and_recognised(tmp_path):
+    train, test = write(tmp_path / "set")
+    of_version_1(tmp_path / "set")
+    found = open_shards(tmp_path / "set")
+    shard = found.load(1)
+    assert same(shard, train.take(np.searchsorted(train.id, shard.id))) and same(found.load_test(), test)
+    assert all(found.is_whole(vertex) for vertex in (-1, 0, 1, 2)) and shards.already_written(tmp_path / "set", recipe(), IMAGES, 3)
+    with h5py.File(tmp_path / "set" / "shard-0001.h5", "r+") as file:
+        file.attrs["mean"] = [0.5, 0.5, 0.5]
+    assert not found.is_whole(1)
+
+
+@pytest.mark.parametrize("part", ["superblock", "first pixel", "last pixel", "label", "id", "mean", "last byte"])
+def test_every_byte_of_a_file_counts(tmp_path, part):
+    write(tmp_path / "set")
+    path = tmp_path / "set" / "shard-0001.h5"
+    content = bytearray(path.read_bytes())
+    with h5py.File(path) as file:
+        x, y, ids = (file[name].id.get_offset() for name in ("x", "y", "id"))
+        places = {"superblock": 9, "first pixel": x, "last pixel": x + file["x"].nbytes - 1, "label": y, "id": ids, "last byte": len(content) - 1}
+        places["mean"] = content.index(np.asarray(file.attrs["mean"]).tobytes())
+    found = open_shards(tmp_path / "set")
+    assert found.is_whole(1)
+    content[places[part]] ^= 1
+    path.write_bytes(content)
+    assert not found.is_whole(1) and found.is_whole(0)
+    assert part.endswith("pixel") or not found.has_frame(1)
+
+
+def test_a_set_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """fsync of every file and of the directory comes before the rename, and of the directory around it behind it."""
+    events = []
+    names = {"fsync": lambda file: os.path.realpath(f"/proc/self/fd/{file}"), "rename": lambda source, target: str(target)}
+    for name, told in names.items():
+        before = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *given, name=name, told=told, before=before: (events.append((name, Path(told(*given)).name)), before(*given))[1])
+    write(tmp_path / "set")
+    *files, rename, around = events
+    assert rename == ("rename", "set") and around == ("fsync", tmp_path.name)
+    assert files[-1][1].startswith(".set.partial-") and files[-2] == ("fsync", "manifest.json")
+    assert sorted(files[:-2]) == [("fsync", f"shard-{v:04d}.h5") for v in range(3)] + [("fsync", "test.h5")]
 
 
 def test_samples_that_do_not_fit_are_not_written(tmp_path):

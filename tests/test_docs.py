@@ -46,7 +46,8 @@ ELSEWHERE = {
     "python analysis/table.py runs/gossip_pairs": "tests/test_sweep_local.py::test_analysis_takes_the_sweep_and_keeps_the_spread_over_seeds_apart",
     "python analysis/compare.py runs/gossip_pairs": "tests/test_sweep_local.py::test_analysis_takes_the_sweep_and_keeps_the_spread_over_seeds_apart",
     "mpiconsensus sweep jobs/compression/reference.toml --local": "tests/test_compression_reference.py::test_iterations_and_bits_are_the_published_ones",
-    "python analysis/traffic.py runs/reference": "tests/test_analysis.py::test_traffic_counts_bits_and_says_when_the_gradient_was_small",
+    "python analysis/traffic.py runs/reference": "tests/test_analysis_bits.py::test_traffic_counts_bits_and_says_when_the_gradient_was_small",
+    "mpiconsensus sweep jobs/shuffle_fashion.toml --local": "tests/test_jobs.py::test_every_run_of_a_sweep_names_what_can_be_built",
     "pip install": "Makefile::pip install",
 }
 MAIN = "mpirun -n 4 mpiconsensus train"  # other pages use its run directory
@@ -167,7 +168,7 @@ class Checkout:
             (folder / name).symlink_to(ROOT / name)
         cifar10_raw(folder / "raw" / "cifar-10-batches-bin", records=10)
         cifar100_raw(folder / "raw" / "cifar-100-binary")
-        fashion_raw(folder / "raw" / "fashion-mnist")
+        fashion_raw(folder / "raw" / "fashion-mnist", counts=(100, 5))
         rows = ["1 1:1 3:1\n", "2 2:1 4:1\n"] * 20
         (folder / "raw" / "mushrooms").write_text("".join(rows))
         self._programs()

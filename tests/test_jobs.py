@@ -19,6 +19,7 @@ JOBS = [path for path in FILES if path not in SWEEPS]
 DATA = {  # preparation script -> shape of a sample, classes
     "cifar10.py": ((3, 32, 32), 10),
     "fashion_mnist.py": ((1, 28, 28), 10),
+    "npz.py": ((1, 28, 28), 10),  # of jobs/shuffle_fashion.toml
     None: ((1, 8, 8), 10),
 }
 PLAIN = {"algorithm.name": "consensus", "algorithm.order": "atc", "algorithm.period": 1, "algorithm.rounds": 1, "data.normalize": "published"}

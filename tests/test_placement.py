@@ -53,7 +53,7 @@ def test_parameters_are_equal_bit_for_bit(one_process, launched, ranks, how):
         assert len(names) == 8 * 6
     else:
         assert names == sorted(p.name for p in one_process.glob("*.npy") if how == "auto" or not p.name.startswith("resnet"))
-        assert len(names) == 8 * (21 + 4 * (how == "auto"))
+        assert len(names) == 8 * (22 + 4 * (how == "auto"))
     for name in names:
         assert np.array_equal(np.load(out / how / name), np.load(one_process / name)), name
 

@@ -38,7 +38,7 @@ class Augment:
         self._factor = torch.as_tensor(scale / std, dtype=dtype, device=self.device)
         self._offset = torch.as_tensor(-mean / std, dtype=dtype, device=self.device)
         self._plain = bool((self._factor == 1).all() and (self._offset == 0).all())
-        self._padded = None
+        self._scales, self._kept = {}, {}
 
     def train(self, x, vertex, count, loader=None):
         """Return a fresh tensor of the batch x, numpy uint8 (B, C, H, W) or float32 (B, p), augmented.
@@ -48,22 +48,24 @@ class Augment:
         squares that cutout sets to the mean, H // 4 pixels up and left of the centre and as many from it on, cut at the
         border. flipalt draws nothing: it asks `loader`, whose last batch starts with x, for ids and pass (see `sides`).
         """
-        pixels = torch.from_numpy(x)
         # A generator takes longer to make than a batch of features to normalise.
         random = generator(self.seed, "augment", vertex, count) if self.crop or self.flip or self.cutout else None
+        pixels = self._laid_out(x, PAD if self.crop else 0)
         if self.crop:
-            top, left = random.integers(0, 2 * PAD + 1, (2, len(x)))
-            pixels = self._cropped(pixels, top, left)
-        pixels = pixels.to(self.device)
+            pixels = self._cropped(pixels, x, *random.integers(0, 2 * PAD + 1, (2, len(x))))
         if self.flip or self.alternate:
             if self.flip:
                 flips = random.integers(0, 2, len(x)) == 1
             else:
                 ids, number = loader.shown()
                 flips = sides(self.seed, ids[: len(x)], number)
-            flips = torch.from_numpy(flips).to(self.device)
-            pixels = torch.where(flips[:, None, None, None], pixels.flip(3), pixels)
-        values = self._normalised(pixels)
+            which, order = np.flatnonzero(flips), np.arange(len(x))
+            order[which] = len(x) + np.arange(len(which))
+            which, order = (torch.from_numpy(rows).to(self.device) for rows in (which, order))
+            # The turned ones are put behind, and whole images picked: a choice pixel by pixel takes ten times as long.
+            turned = pixels.index_select(0, which).flip(2 if self._last(x) else 3)
+            pixels = torch.cat([pixels, turned]).index_select(0, order)
+        values = self._normalised(pixels, self._last(x))
         if self.cutout:
             height, width = x.shape[2:]
             rows, columns = (self._near(random.integers(0, size, len(x)), size) for size in (height, width))
@@ -73,7 +75,7 @@ class Augment:
 
     def evaluate(self, x):
         """Return a fresh tensor of the batch x, numpy uint8 (B, C, H, W) or float32 (B, p), not augmented."""
-        return self._normalised(torch.from_numpy(x).to(self.device))
+        return self._normalised(self._laid_out(x, 0), self._last(x))
 
     def _near(self, centre, size):
         """Return (B, size) bool: whether a row or column belongs to the square around `centre`."""
@@ -81,35 +83,60 @@ class Augment:
         half = max(1, size // 4)
         return (distance >= -half) & (distance < half)
 
-    def _cropped(self, pixels, top, left):
-        """Return pixels (B, C, H, W) of the padded images, from row `top` and column `left` on, on the device."""
+    def _last(self, x):
+        """Return whether images are worked on with their channels last, (B, H, W, C): as long as they are bytes, moving them costs least."""
+        return self.memory_format is torch.channels_last and x.ndim == 4 and x.shape[1] > 1
+
+    def _laid_out(self, x, margin):
+        """Return the batch on the device, images in the order that they are worked on and with `margin` zeros around them.
+
+        Where that takes a copy, it is a buffer that is kept from batch to batch.
+        """
+        pixels = torch.from_numpy(x).to(self.device)
+        last = self._last(x)
+        if not (last or margin):
+            return pixels
         batch, channels, height, width = pixels.shape
-        padded = self._padding(pixels)
-        tall, wide = padded.shape[2:]
-        # A cropped row is W consecutive pixels of the padded images laid out flat: whole rows are copied.
-        first_row = np.arange(batch * channels).reshape(batch, channels, 1) * tall + np.arange(height)
-        starts = (first_row + top[:, None, None]) * wide + left[:, None, None]
-        windows = padded.view(-1).unfold(0, width, 1)
+        tall, wide = height + 2 * margin, width + 2 * margin
+        shape = (batch, tall, wide, channels) if last else (batch, channels, tall, wide)
+        if shape not in self._kept:
+            self._kept = {shape: torch.zeros(shape, dtype=pixels.dtype, device=self.device)}
+        kept = self._kept[shape]
+        images = (kept.permute(0, 3, 1, 2) if last else kept)[:, :, margin : margin + height, margin : margin + width]
+        # A channel at a time: one copy of all has the channels in its inner loop, which takes twice as long.
+        for target, source in zip(images.unbind(1), pixels.unbind(1)) if last else [(images, pixels)]:
+            target.copy_(source)
+        return kept
+
+    def _cropped(self, padded, x, top, left):
+        """Return what is seen of the padded images of the batch x, from row `top` and column `left` on."""
+        batch, channels, height, width = x.shape
+        planes, numbers = (1, channels) if self._last(x) else (channels, 1)
+        # A cropped row is a run of numbers of the padded images laid out flat: whole rows are copied.
+        first_row = np.arange(batch * planes).reshape(batch, planes, 1) * (height + 2 * PAD) + np.arange(height)
+        starts = ((first_row + top[:, None, None]) * (width + 2 * PAD) + left[:, None, None]) * numbers
+        windows = padded.view(-1).unfold(0, width * numbers, 1)
         rows = torch.index_select(windows, 0, torch.from_numpy(starts.reshape(-1)).to(self.device))
-        return rows.view(batch, channels, height, width)
+        return rows.view((batch, height, width, channels) if self._last(x) else x.shape)
 
-    def _padding(self, pixels):
-        """Return the images with PAD zeros around them, in a buffer that is kept from batch to batch."""
-        batch, channels, height, width = pixels.shape
-        shape = (batch, channels, height + 2 * PAD, width + 2 * PAD)
-        if self._padded is None or self._padded.shape != shape:
-            self._padded = torch.zeros(shape, dtype=pixels.dtype, device=self.device)
-        self._padded[:, :, PAD:-PAD, PAD:-PAD].copy_(pixels)
-        return self._padded
-
-    def _normalised(self, pixels):
+    def _normalised(self, pixels, last):
         if self._plain and pixels.dim() == 2:
             return pixels.to(self.dtype, copy=True)
-        per_channel = (-1, 1, 1) if pixels.dim() == 4 else (-1,)
-        values = pixels.to(self.dtype) if pixels.is_floating_point() else pixels
-        # Out of place: `values` may share the memory of the shard.
-        result = (values * self._factor.view(per_channel)).add_(self._offset.view(per_channel))
-        return result.contiguous(memory_format=self.memory_format) if pixels.dim() == 4 else result
+        factor, offset = self._spread(pixels.shape[1:], last)
+        # A copy first, in place then: `pixels` may share the memory of the shard.
+        values = pixels.to(self.dtype, copy=True).mul_(factor).add_(offset)
+        if values.dim() == 4:
+            return (values.permute(0, 3, 1, 2) if last else values).contiguous(memory_format=self.memory_format)
+        return values
+
+    def _spread(self, shape, last):
+        """Return factor and offset as they are broadcast over a batch of samples of `shape`."""
+        if not last:
+            return [number.view((-1, 1, 1) if len(shape) == 3 else (-1,)) for number in (self._factor, self._offset)]
+        if shape not in self._scales:
+            # A number a pixel and channel, so that the inner loop does not end after one pixel.
+            self._scales[shape] = [number.repeat(shape[0] * shape[1]).view(shape) for number in (self._factor, self._offset)]
+        return self._scales[shape]
 
 
 def sides(seed, ids, number):

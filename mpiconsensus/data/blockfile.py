@@ -4,6 +4,7 @@ Array legend: N samples of the file, b samples of a run.
 """
 
 import hashlib
+import math
 import os
 
 import numpy as np
@@ -63,6 +64,15 @@ class BlockFile:
             refuse(self.path, "the samples do not have the sha256 that was recorded when they were written")
         self._checked = True
         return Shard(*kept)
+
+    def frame_sha256(self):
+        """Return the sha256 of the bytes before and behind x, without those of x."""
+        start, (_, shape, dtype) = self._offsets[0], self._layout[0]
+        self._file.seek(0)
+        found = hashlib.sha256(self._file.read(start))
+        self._file.seek(start + math.prod(shape) * np.dtype(dtype).itemsize)
+        found.update(self._file.read())
+        return found.hexdigest()
 
     def _runs(self, field):
         _, (_, *shape), dtype = self._layout[field]

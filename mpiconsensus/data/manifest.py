@@ -8,7 +8,8 @@ from typing import NamedTuple
 from mpiconsensus.errors import UserError
 
 FORMAT = "mpiconsensus shard"
-VERSION = 1
+VERSION = 2
+READ = (1, 2)  # versions that are read: in version 1 the sha256 of a whole file stands in the manifest, and x is hashed twice
 
 
 class Facts(NamedTuple):
@@ -54,6 +55,12 @@ _TYPES = {
 }  # fmt: skip
 
 
+def as_recorded(recipe, facts, n):
+    """Return what the manifest says of how a set was made."""
+    # Through JSON, so that what is compared later is what is written.
+    return json.loads(json.dumps({"dataset": facts.dataset, "shards": n, **recipe}))
+
+
 def file_name(vertex, n):
     """Return the file name of the shard of `vertex` of n; -1 is the test set."""
     digits = max(4, len(str(n - 1)))
@@ -92,8 +99,8 @@ def _problem(m):
     """Return what is wrong with the manifest `m`, or ""."""
     if not isinstance(m, dict) or m.get("format") != FORMAT:
         return f"not a manifest of shards (format is not {FORMAT!r})"
-    if m.get("version") != VERSION:
-        return f"version {m.get('version')} of the shard format, this program reads version {VERSION}"
+    if m.get("version") not in READ:
+        return f"version {m.get('version')} of the shard format, this program reads versions {READ[0]} to {READ[-1]}"
     for name, kind in _TYPES.items():
         if name not in m:
             return f"{name} is missing"
@@ -118,7 +125,7 @@ def _problem(m):
         return f"scale = {m['scale']} is not positive"
     for name in [file_name(vertex, n) for vertex in [*range(n), -1]]:
         digests = m["files"].get(name)
-        if not isinstance(digests, dict) or not {"sha256", "samples_sha256"} <= set(digests):
+        if not isinstance(digests, dict) or not {"sha256" if m["version"] == 1 else "frame_sha256", "samples_sha256"} <= set(digests):
             return f"the sha256 of {name} are missing"
     # Sets made before labels were counted have none.
     labels = m.get("labels", [[size] + [0] * (m["classes"] - 1) for size in m["sizes"]])

@@ -62,7 +62,7 @@ def _of_images(x):
             run = values[:, at : at + RUN] if pixels % RUN else values.reshape(-1, RUN)
             ones = np.ones(run.shape[1], np.float32)
             # Whole numbers below 2^24: exact in float32, whatever their order.
-            for total, sums_of_runs in ((first, run @ ones), (second, np.square(run) @ ones)):
+            for total, sums_of_runs in ((first, run @ ones), (second, np.matmul(run[:, None, :], run[:, :, None]))):
                 total += sums_of_runs.reshape(-1, x.shape[1], run.size // len(values) // run.shape[1]).sum(axis=(0, 2), dtype=np.int64)
     return x[:, 0].size, first.astype(object), second.astype(object)
 

@@ -7,7 +7,8 @@ shard-0007.h5 (four digits, more where n > 10000) and test.h5:
     attributes: format, version, dataset, split (train, test), vertex (-1 in test.h5), of, partition, seed,
     class_names, scale, mean, std, published_mean and published_std where there are any, sha256 of the bytes
     of x, y and id, one after another.
-manifest.json says what the set is, how it was made, the sha256 of every file, and `labels`, the samples of each class in
+manifest.json says what the set is, how it was made, two sha256 of every file, that of its samples and, `frame_sha256`, that of its
+bytes before and behind x (version 1, which is read too, had that of all its bytes), and `labels`, the samples of each class in
 each shard, with their `skew` (partition.skew). It is written last, into a
 temporary directory that then takes the set's name: a directory with a manifest is complete.
 
@@ -15,6 +16,7 @@ A model sees (x * scale - mean) / std: scale is 1/255 for images of 8 bits, so t
 of [0, 1], and 1 for features. mean and std are computed per channel or feature over the whole training set.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,10 +24,12 @@ import h5py
 import numpy as np
 
 from mpiconsensus.data.blockfile import BlockFile
-from mpiconsensus.data.manifest import FORMAT, VERSION, Facts, file_name, read_manifest
+from mpiconsensus.data.manifest import FORMAT, Facts, as_recorded, file_name, read_manifest
 from mpiconsensus.data.moments import moments
 from mpiconsensus.data.shardfile import Shard, check_samples, layout, refuse, sha256, split_of
-from mpiconsensus.data.writer import Stream, already_written, write_shards
+from mpiconsensus.data.writer import Stream, file_sha256, is_set, write_shards
+from mpiconsensus.errors import UserError
+from mpiconsensus.limits import usable_cores
 
 __all__ = ["Shard", "ShardSet", "Stream", "already_written", "moments", "open_shards", "write_shards"]
 
@@ -78,10 +82,38 @@ class ShardSet:
             refuse(path, "the samples do not have the sha256 that was recorded when they were written")
         return shard
 
+    def has_frame(self, vertex):
+        """Return whether the bytes of the file of `vertex` but for x, which `load` compares, are as they were written."""
+        path, _ = self._place(vertex)
+        recorded = self.manifest["files"][path.name]
+        if self.manifest["version"] == 1:
+            return file_sha256(path) == recorded["sha256"]
+        try:
+            file, _ = self.open(vertex)
+        except UserError:
+            return False
+        try:
+            return file.frame_sha256() == recorded["frame_sha256"]
+        finally:
+            file.close()
+
+    def is_whole(self, vertex):
+        """Return whether every byte of the file of `vertex` is as it was written, reading it in pieces."""
+        try:
+            if self.manifest["version"] > 1:
+                file, digest = self.open(vertex)
+                try:
+                    file.check(self.facts, digest)
+                finally:
+                    file.close()
+            return self.has_frame(vertex)
+        except UserError:
+            return False
+
     @contextmanager
     def _checked(self, path, vertex):
         """Give the open file; raise UserError where it is not one of this vertex of this set."""
-        expected = {"format": FORMAT, "version": VERSION, "dataset": self.facts.dataset, "split": split_of(vertex)}
+        expected = {"format": FORMAT, "version": self.manifest["version"], "dataset": self.facts.dataset, "split": split_of(vertex)}
         expected |= {"vertex": vertex, "of": self.manifest["shards"], "partition": self.manifest["partition"], "seed": self.manifest["seed"]}
         try:
             with h5py.File(path, "r", locking=False) as file:
@@ -100,6 +132,40 @@ class ShardSet:
 def open_shards(directory):
     """Return the ShardSet of `directory`; raise UserError where its manifest is missing or wrong. Opens no shard."""
     return ShardSet(directory, read_manifest(directory))
+
+
+def already_written(out, recipe, facts, n, force=False):
+    """Return whether `out` is a complete set of n shards made by this very recipe; False where it is absent or empty.
+
+    Every byte of its files is compared by checksum. Raise UserError where `out` holds anything else; with `force`, only where it holds
+    what is no set of shards.
+    """
+    out = Path(out)
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    advice = "choose another OUT, or replace this one with --force"
+    if not (out / "manifest.json").is_file() or not is_set(out):
+        raise UserError(f"{out} is there and is not a set of shards; choose another OUT, or remove this one.")
+    try:
+        _compare(out, as_recorded(recipe, facts, n), advice)
+    except UserError:
+        if force:
+            return False
+        raise
+    return True
+
+
+def _compare(out, wanted, advice):
+    manifest = read_manifest(out)
+    for name, value in wanted.items():
+        if manifest.get(name) != value:
+            short = "of other files" if name == "sources" else f"{manifest.get(name)!r}, asked for is {value!r}"
+            raise UserError(f"{out} holds other shards: {name} is {short}; {advice}.")
+    found, vertices = ShardSet(out, manifest), range(-1, manifest["shards"])
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        for vertex, whole in zip(vertices, pool.map(found.is_whole, vertices)):
+            if not whole:
+                raise UserError(f"{out / file_name(vertex, manifest['shards'])} is missing or altered; {advice}.")
 
 
 def _dataset(path, file, name, shape, dtype):

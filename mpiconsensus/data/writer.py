@@ -19,12 +19,13 @@ from typing import NamedTuple
 import numpy as np
 
 from mpiconsensus.data import partition
-from mpiconsensus.data.manifest import FORMAT, VERSION, check_manifest, file_name, read_manifest
+from mpiconsensus.data.manifest import FORMAT, VERSION, as_recorded, check_manifest, file_name
 from mpiconsensus.data.moments import Moments, moments
-from mpiconsensus.data.shardfile import Shard, ShardFile, check_finite, check_labels, check_samples, layout, refuse
+from mpiconsensus.data.shardfile import Shard, ShardFile, check_finite, check_labels, check_samples, layout, refuse, synchronise
 from mpiconsensus.errors import UserError
 from mpiconsensus.limits import usable_cores
 
+WAITING = 16  # files that the disk is asked to write at a time
 PIECE = 1 << 20  # bytes that are copied, hashed and written at a time: they stay in the cache
 
 
@@ -43,7 +44,7 @@ class Stream(NamedTuple):
 
 
 def write_shards(out, recipe, facts, train, test, parts, force=False, progress=None):
-    """Write one shard a part, the test set and the manifest to the directory `out`, all or nothing.
+    """Write one shard a part, the test set and the manifest to the directory `out`, all or nothing, and onto the disk.
 
     `recipe` says how the set is made: partition, seed, powers, sources (file name -> sha256), options.
     `train` and `test` are Shards or Streams, `parts` row indices of `train`, ascending, one array a vertex. The mean
@@ -80,17 +81,28 @@ def write_shards(out, recipe, facts, train, test, parts, force=False, progress=N
             facts = facts._replace(mean=mean, std=std)
             manifest |= facts.to_json() | {"sizes": [len(part) for part in parts], "test_size": len(test.y)}
             manifest |= {"labels": counts.tolist(), "skew": partition.skew(counts).round(6).tolist()}
-            found = _side_by_side(
-                lambda vertex: _finished(test if vertex < 0 else train, files[vertex], rows[vertex], mean, std, told), files
-            )
+            # The disk writes one file while another one is hashed.
+            with ThreadPoolExecutor(WAITING) as disk:
+
+                def finish(vertex):
+                    digests = _finished(test if vertex < 0 else train, files[vertex], rows[vertex], mean, std, told)
+                    return digests, disk.submit(synchronise, files[vertex].path)
+
+                ended = _side_by_side(finish, files)
+            found = {vertex: (digests, written.result())[0] for vertex, (digests, written) in ended.items()}
             manifest["files"] = {files[vertex].path.name: digests for vertex, digests in found.items()}
             check_manifest(out, manifest)
             (temporary / "manifest.json").write_text(_text(manifest), encoding="utf-8")
+            synchronise(temporary / "manifest.json")
             # mkdtemp makes private directories; the set gets what mkdir would have given.
             umask = os.umask(0)
             os.umask(umask)
             temporary.chmod(0o777 & ~umask)
+            with suppress(OSError):  # a file system that does not synchronise directories
+                synchronise(temporary)
             _put_in_place(temporary, out, force)
+            with suppress(OSError):
+                synchronise(out.parent)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(
@@ -100,40 +112,6 @@ def write_shards(out, recipe, facts, train, test, parts, force=False, progress=N
     return manifest
 
 
-def already_written(out, recipe, facts, n, force=False):
-    """Return whether `out` is a complete set of n shards made by this very recipe; False where it is absent or empty.
-
-    Every file's sha256 is compared. Raise UserError where `out` holds anything else; with `force`, only where it holds
-    what is no set of shards.
-    """
-    out = Path(out)
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return False
-    advice = "choose another OUT, or replace this one with --force"
-    if not (out / "manifest.json").is_file() or not _is_set(out):
-        raise UserError(f"{out} is there and is not a set of shards; choose another OUT, or remove this one.")
-    try:
-        _compare(out, as_recorded(recipe, facts, n), advice)
-    except UserError:
-        if force:
-            return False
-        raise
-    return True
-
-
-def _compare(out, wanted, advice):
-    manifest = read_manifest(out)
-    for name, value in wanted.items():
-        if manifest.get(name) != value:
-            short = "of other files" if name == "sources" else f"{manifest.get(name)!r}, asked for is {value!r}"
-            raise UserError(f"{out} holds other shards: {name} is {short}; {advice}.")
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        found = dict(zip(manifest["files"], pool.map(lambda name: file_sha256(out / name), manifest["files"])))
-    for name, digests in manifest["files"].items():
-        if found[name] != digests["sha256"]:
-            raise UserError(f"{out / name} is missing or altered; {advice}.")
-
-
 def file_sha256(path):
     """Return the sha256 of a file's bytes, "" where it cannot be read."""
     try:
@@ -141,12 +119,6 @@ def file_sha256(path):
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
-
-
-def as_recorded(recipe, facts, n):
-    """Return what the manifest says of how a set was made."""
-    # Through JSON, so that what is compared later is what is written.
-    return json.loads(json.dumps({"dataset": facts.dataset, "shards": n, **recipe}))
 
 
 def _text(manifest):
@@ -162,7 +134,7 @@ def _text(manifest):
     return "{\n " + ",\n ".join(f"{json.dumps(key)}: {lines(value)}" for key, value in manifest.items()) + "\n}\n"
 
 
-def _is_set(out):
+def is_set(out):
     """Return whether a directory holds nothing but shards, test.h5 and manifest.json."""
     return all(path.name in ("manifest.json", "test.h5") or path.match("shard-*.h5") for path in out.iterdir())
 
@@ -170,7 +142,7 @@ def _is_set(out):
 def _put_in_place(temporary, out, force):
     if not (force and out.is_dir() and any(out.iterdir())):
         return os.rename(temporary, out)
-    if not _is_set(out):
+    if not is_set(out):
         raise UserError(f"{out} holds more than shards; choose another OUT, or remove this one.")
     with _aside(out) as replaced:
         os.rename(out, replaced / "set")
