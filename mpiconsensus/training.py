@@ -7,6 +7,7 @@ import contextlib
 import copy
 import math
 import time
+from functools import partial
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ class Trainer:
 
     job, world, wiring, source: see config, runtime, wiring, data.source. placement: as placement.map says where it is
     not given. k: steps taken. gradient_norm: 2-norm of the mean gradient of the last step, where the job asks for it and all
-    vertices took one; else NaN.
+    vertices took one; else NaN. last_batch: (x, y) of each hosted vertex.
     """
 
     def __init__(self, job, world, wiring, source, placement=None):
@@ -79,7 +80,7 @@ class Trainer:
 
         self.loaders, self.held_out = self.world.agree(load)
         self.batches_drawn = [0] * len(self.hosted)
-        self._last = [None] * len(self.hosted)  # batches
+        self.last_batch = [None] * len(self.hosted)  # batches
         self._count_steps()
         self.samples = SampleExchange(self.world, self.placement, self.loaders, shuffling, self.steps_per_epoch, self.total_steps)
         self.augment = Augment(
@@ -102,7 +103,7 @@ class Trainer:
         setting = algorithms.Setting.of(self.wiring, job.algorithm, job.hetero.powers, training.seed, self.total_steps, job.compression)
         self.algorithm = algorithms.make(setting)
         if self.algorithm.compressed:
-            self.world.agree(self._check_compressed)
+            self.world.agree(compressing.check, self)
         modules = self.world.agree(self._modules)
         self.stochastic = models.is_stochastic(modules[0])
         mixed_state = training.momentum_policy == "mixed"
@@ -138,23 +139,11 @@ class Trainer:
         )  # fmt: skip
         if self.algorithm.compressed:
             self.stepper = compressing.open_stepper(
-                *words, **ways, world=self.world, options=job.compression, seed=job.training.seed, trial=self._trial,
+                *words, **ways, world=self.world, options=job.compression, seed=job.training.seed, trial=partial(compressing.trial_gradient, self),
                 smoothness=lambda: compressing.smoothness(self, job.compression),
             )  # fmt: skip
         else:
             self.stepper = Stepper(*words, **ways)
-
-    def _check_compressed(self):
-        """Raise UserError where a compressed algorithm cannot train this job."""
-        name, training = self.algorithm.name, self.job.training
-        if self.algorithm.averages_gradients and training.init != "identical":
-            raise UserError(f"algorithm.name = {name} keeps replicas equal that start equal; take training.init = identical.")
-        if self.algorithm.whole_shards and max(loader.batches_per_pass for loader in self.loaders) > 1:
-            size = max(len(loader.shard.y) for loader in self.loaders)
-            raise UserError(
-                f"algorithm.name = {name} needs gradients of whole shards: with batches what they differ in stays in its memory; "
-                f"take training.batch_size = {size}, or algorithm.name = ef21 or diana."
-            )
 
     def _modules(self):
         job = self.job
@@ -230,20 +219,8 @@ class Trainer:
         x = self.augment.train(images, self.hosted[i], self.batches_drawn[i], loader)
         y = torch.from_numpy(labels).to(self.device)
         self.batches_drawn[i] += 1
-        self._last[i] = x, y
+        self.last_batch[i] = x, y
         return x, y
-
-    def _trial(self, i, move):
-        """Return the gradient of the last batch of hosted vertex i at its parameters plus `move`, (d,) numpy; all else stays."""
-        row, gradient, codec = self.block.parameters(i), self.block.gradients[i], self.stepper.codecs[i]
-        kept = [(tensor, tensor.clone()) for tensor in (row, gradient, *self.block.modules[i].buffers())]
-        vector = codec.gather(row) + move
-        codec.scatter(vector, row)
-        self.backward(i, *self._last[i], self.k)
-        found = codec.gather(gradient).copy()
-        for tensor, values in kept:
-            tensor.copy_(values)
-        return found
 
     def backward(self, i, x, y, k):
         """Write the gradient of hosted vertex i at step k into its row and return its loss, a scalar tensor."""

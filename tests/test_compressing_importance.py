@@ -5,6 +5,7 @@ import pytest
 import torch
 from test_compression_reference import FOLDER, trainer
 
+from mpiconsensus.compressing import trial_gradient
 from mpiconsensus.errors import UserError
 from mpiconsensus.sweep import plan
 
@@ -66,7 +67,7 @@ def test_a_trial_leaves_parameters_gradient_and_buffers_as_they_are():
                         model__name="digits-cnn", training__batch_size=32, compression__multiple=0.0, training__nonconvex=0.0))  # fmt: skip
     t.step()
     kept = [tensor.clone() for tensor in (t.block.x(0), t.block.gradients[0], *t.block.modules[0].buffers())]
-    found = t._trial(0, np.full(t.block.layout.count, 1e-3))
+    found = trial_gradient(t, 0, np.full(t.block.layout.count, 1e-3))
     assert all(torch.equal(*pair) for pair in zip(kept, (t.block.x(0), t.block.gradients[0], *t.block.modules[0].buffers()), strict=True))
     assert np.isfinite(found).all() and np.abs(found).max() > 0
     t.close()

@@ -1,10 +1,11 @@
 """Compressed algorithms on the rows of a rank: their steps, their step sizes of theory, and what they will send."""
 
+from mpiconsensus.compressing.importance import trial_gradient
 from mpiconsensus.compressing.steppers import AmongAllStepper, OnGraphStepper
-from mpiconsensus.compressing.theory import smoothness, theory
+from mpiconsensus.compressing.theory import check, smoothness, theory
 from mpiconsensus.compressing.traffic import expected
 
-__all__ = ["expected", "open_stepper", "smoothness", "theory"]
+__all__ = ["check", "expected", "open_stepper", "smoothness", "theory", "trial_gradient"]
 
 
 def open_stepper(algorithm, *words, **keywords):

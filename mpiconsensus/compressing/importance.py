@@ -48,3 +48,18 @@ def bounds(options):
     if len(given) != 2 or not 0 < given[0] <= given[1]:
         raise UserError(f"compression.importance_bounds = {given}: give two numbers a <= b above 0, for example [0.5, 2.0], or none.")
     return tuple(given)
+
+
+def trial_gradient(trainer, i, move):
+    """Return the gradient of the last batch of a trainer's hosted vertex i at its parameters plus `move`, (d,); all else stays."""
+    block, codec = trainer.block, trainer.stepper.codecs[i]
+    row, gradient = block.parameters(i), block.gradients[i]
+    kept = [(tensor, tensor.clone()) for tensor in (row, gradient, *block.modules[i].buffers())]
+    host = row.cpu()
+    codec.scatter(codec.gather(host) + move, host)
+    row.copy_(host)
+    trainer.backward(i, *trainer.last_batch[i], trainer.k)
+    found = codec.gather(gradient.cpu()).copy()
+    for tensor, values in kept:
+        tensor.copy_(values)
+    return found

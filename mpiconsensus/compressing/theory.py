@@ -1,8 +1,21 @@
-"""Learning rates from the step sizes of theory, which the smoothness of the losses gives."""
+"""What a job has to be for a compressed algorithm, and learning rates from the step sizes of theory."""
 
 import torch
 
 from mpiconsensus.errors import UserError
+
+
+def check(trainer):
+    """Raise UserError where a compressed algorithm cannot train the job of a trainer."""
+    algorithm, training = trainer.algorithm, trainer.job.training
+    if algorithm.averages_gradients and training.init != "identical":
+        raise UserError(f"algorithm.name = {algorithm.name} keeps replicas equal that start equal; take training.init = identical.")
+    if algorithm.whole_shards and max(loader.batches_per_pass for loader in trainer.loaders) > 1:
+        size = max(len(loader.shard.y) for loader in trainer.loaders)
+        raise UserError(
+            f"algorithm.name = {algorithm.name} needs gradients of whole shards: with batches what they differ in stays in its memory; "
+            f"take training.batch_size = {size}, or algorithm.name = ef21 or diana."
+        )
 
 
 def theory(trainer, options):
