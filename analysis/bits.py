@@ -13,14 +13,19 @@ LEVELS = (1e-2, 1e-4, 1e-6)
 POINTS = 400  # of a line, evenly over its logarithm
 
 
-def steps(run, name):
-    """Return {step, bits, gradient} of a run, arrays (K,): bits a vertex since the first step, |mean gradient|^2 or None."""
+def steps(run, name, relative=False):
+    """Return {step, bits, gradient} of a run, arrays (K,): bits a vertex since the first step, |mean gradient|^2 or None.
+
+    relative: the gradient's is divided by that of the first step.
+    """
     bits = run.steps("bits_formula").mean(axis=1) if run.has("steps", "bits_formula") else np.array([np.nan])
     if np.isnan(bits).all():
         raise UserError(f"run {name!r} compresses nothing, so that no formula counts its bits; leave it out, or take --x bytes.")
     gradient = run.steps("gradient_norm") ** 2 if run.has("steps", "gradient_norm") else None
     if gradient is not None and np.isnan(gradient).all():
         gradient = None
+    if gradient is not None and relative:
+        gradient = gradient / gradient[0]
     return {"step": run.steps("step"), "bits": np.cumsum(bits) - bits[0], "gradient": gradient}
 
 

@@ -1,6 +1,6 @@
 """Draw accuracy and training loss against the bytes that a vertex has sent: what the communication buys.
 
-    python analysis/traffic.py RUN... [--x bytes|bits] [-o traffic.png]
+    python analysis/traffic.py RUN... [--x bytes|bits] [--relative] [-o traffic.png]
 
 Bytes are those that a vertex sends to its neighbours over the edges of its rounds, wherever they are hosted, summed from
 the start, mean over the vertices; an average over all vertices counts as a ring would send it. A line is the mean over
@@ -9,7 +9,7 @@ the vertices, its band the lowest to the highest. The axis is logarithmic; epoch
 --x bits counts the messages of compressed algorithms by the formulas of the literature, each once whatever its receivers, and
 draws accuracy and the squared norm of the mean gradient (of runs with log.gradient_norm) against them. A table beside it, and
 in NAME-reached.csv, says after how many steps and bits that norm was below 1e-2, 1e-4 and 1e-6; the first step's message,
-which some methods send as it is, does not count.
+which some methods send as it is, does not count. --relative divides the squared norm by that of the first step.
 """
 
 import sys
@@ -78,11 +78,11 @@ def draw_bits(runs):
     return figure
 
 
-def against_bits(runs, out):
+def against_bits(runs, out, relative=False):
     """Draw, write and print what --x bits asks for."""
     found = []
     for name, run in opened(runs):
-        figures = bits.steps(run, name)
+        figures = bits.steps(run, name, relative)
         table = epoch_rows(run, name)
         for row in table:
             row["bits"] = float(figures["bits"][row["step"] - 1])
@@ -99,11 +99,14 @@ def against_bits(runs, out):
 @pictures.script(__doc__)
 @pictures.RUNS
 @click.option("--x", default="bytes", show_default=True, type=click.Choice(["bytes", "bits"]), help="What to draw against.")
+@click.option("--relative", is_flag=True, help="With --x bits: gradients relative to the first step's.")
 @pictures.output("traffic.png")
-def main(runs, x, out):
+def main(runs, x, relative, out):
     pictures.check(out)
+    if relative and x != "bits":
+        raise UserError("--relative is about gradients, which are drawn with --x bits.")
     if x == "bits":
-        against_bits(runs, out)
+        against_bits(runs, out, relative)
         return
     names, tables = [], []
     for name, run in opened(runs):

@@ -2,8 +2,9 @@
 
     python benchmarks/compress.py [--size 11200000] [--passes 7]
 
-The sides take turns in one run. A line a side: median and range of its time, and how often that goes into the time of the
-side that it is set against, the first of its group. "EF21" is a round at a vertex: difference, encode, add_to.
+The sides take turns in one run. A line a side: median and range of its CPU time, since others may use the machine, and how
+often that goes into the time of the side that it is set against, the first of its group. "EF21" is a round at a vertex:
+difference, encode, add_to.
 """
 
 import sys
@@ -63,6 +64,7 @@ def error_feedback(x):
         c, g, difference = compress.make(spec, len(x)), np.zeros_like(x), np.empty_like(x)
 
         def one(c=c, g=g, difference=difference):
+            np.negative(g, out=g)  # so that the difference does not vanish
             np.subtract(x, g, out=difference)
             c.add_to(c.encode(difference, np.random.default_rng(1)), [(g, 1.0)], np.random.default_rng(1))
 
@@ -82,10 +84,10 @@ def main(size, passes):
         times = {name: [] for name in group}
         for turn in range(passes + 1):
             for name, side in group.items():
-                start = time.perf_counter()
+                start = time.thread_time()
                 side()
                 if turn:  # the first warms up
-                    times[name].append(1e3 * (time.perf_counter() - start))
+                    times[name].append(1e3 * (time.thread_time() - start))
         first = np.median(next(iter(times.values())))
         for name, taken in times.items():
             print(f"{name:30} {np.median(taken):9.2f} {min(taken):8.2f}-{max(taken):8.2f} {first / np.median(taken):7.2f}")

@@ -93,6 +93,7 @@ KEYS = [
     Key("compression.eta", "float", 0.1, "ef21-sgdm: share of the new gradient in the momentum; 1: ef21", low=1e-6, high=1.0),
     Key("compression.dense_probability", "float", 0.0, "marina: share of the steps that send gradients as they are; 0: the share of a message's bits in a gradient's", low=0.0, high=1.0),
     Key("compression.gamma", "float", 0.0, "choco-sgd, choco-gossip, beer: step size of the gossip; 0: the one that is proven, far below what works", low=0.0, high=1.0),
+    Key("compression.importance_steps", "int", 1, "importance and the md operators: steps of mirror descent by which the weights of a step are sought, each a gradient", low=1, high=100),
     Key("compression.importance_eta", "float", 0.0, "importance and the md operators: step of mirror descent on the weights; 0: 1 / (lr^2 L d max|g|^2), which needs the smoothness", low=0.0),
     Key("compression.importance_scale", "str", "d", "the weights of importance: their sum is d (all 1 is the plain step), their largest is 1 (max), or their sum is 1 (unit)", ("d", "max", "unit")),
     Key("compression.importance_bounds", "floats", [], "[a, b]: weights of importance are clipped to them, so that the operator importance contracts; empty: not", low=0.0),

@@ -21,6 +21,7 @@ RUNS = {
     "stale/s0": ["topology.graph=ring:4", "algorithm.name=bounded-staleness", "algorithm.staleness=0", *(SLOW := ["hetero.clock=virtual", "hetero.slowdown_probability=0.3"])],
     "stale/s2": ["topology.graph=ring:4", "algorithm.name=bounded-staleness", "algorithm.staleness=2", *SLOW],
     "stale/inf": ["topology.graph=ring:4", "algorithm.name=bounded-staleness", "algorithm.staleness=inf", *SLOW],
+    "compressed": ["topology.graph=ring:4", "algorithm.name=ef21", "compression.operator=top-k:10", "log.gradient_norm=true"],
     "mushrooms": ["topology.graph=ring:4", "data.dataset=mushrooms", "training.max_steps=3"],
 }
 

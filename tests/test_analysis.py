@@ -27,20 +27,20 @@ def script(name):
     return importlib.import_module(f"analysis.{name}")
 
 
-def drawn(name, out, *words):
+def drawn(name, out, *words, drawing="draw"):
     """Run a script in this process and return (its figure, the rows of its CSV)."""
     module, figures = script(name), []
-    inner = module.draw
+    inner = getattr(module, drawing)
 
     def watched(*arguments):
         figures.append(inner(*arguments))
         return figures[0]
 
-    module.draw = watched
+    setattr(module, drawing, watched)
     try:
         result = CliRunner().invoke(module.main, [str(word) for word in (*words, "-o", out)])
     finally:
-        module.draw = inner
+        setattr(module, drawing, inner)
     assert result.exit_code == 0, result.output
     assert out.stat().st_size > 1000 and not list(out.parent.glob(".*.new"))
     with open(out.with_suffix(".csv")) as file:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpiconsensus import compress
-from mpiconsensus.compress import bits, lowrank, powers, support
+from mpiconsensus.compress import base, bits, lowrank, powers, sparse, support
 from mpiconsensus.errors import UserError
 
 BOTH = [np.float32, np.float64]
@@ -80,6 +80,34 @@ def test_top_k_is_a_stable_sort_s_answer(values, data):
     k = data.draw(st.integers(1, len(x)))
     order = sorted(range(len(x)), key=lambda i: (-abs(x[i]), i))[:k]
     np.testing.assert_array_equal(compress.make(f"top-k:{k}", len(x))(x), np.where(np.isin(np.arange(len(x)), order), x, 0))
+
+
+@pytest.mark.parametrize("dtype", BOTH)
+@pytest.mark.parametrize("kind", ["normal", "ties", "few", "equal", "sorted", "heavy", "not finite", "seldom"])
+def test_a_sample_does_not_change_the_answer(kind, dtype):
+    d, r = 3 * sparse.SAMPLE + 77, random(8)
+    x = {
+        "normal": r.standard_normal(d),
+        "ties": r.integers(-9, 10, d),
+        "few": np.where(r.random(d) < 1e-3, 1 + r.random(d), 0),
+        "equal": np.full(d, -0.5),
+        "sorted": -np.arange(d),
+        "heavy": r.standard_cauchy(d) ** 3,
+        "not finite": np.where(r.random(d) < 1e-4, [[np.nan], [-np.inf]], r.standard_normal(d))[r.integers(2)],
+        "seldom": np.where(np.arange(d) == 5, 3, r.standard_normal(d)),
+    }[kind].astype(dtype)
+    order = np.argsort(-np.where(np.isnan(x), np.inf, np.abs(x)), kind="stable")
+    for k in (1, 30, d // 100, d // 5, d - 3):
+        np.testing.assert_array_equal(sparse.largest(x, k), np.sort(order[:k]))
+
+
+def test_a_sample_that_misleads_costs_time_alone(monkeypatch):
+    x = random(1).standard_normal(sparse.SAMPLE + 1).astype(np.float32)
+    order = np.argsort(-np.abs(x), kind="stable")
+    sizes = np.sort(np.abs(x)).view(np.int32)
+    for floor, ceiling in ((sizes[-5], sizes[-2]), (sizes[100], sizes[200]), (0, 0), (sizes[-1] + 1, sizes[-1] + 1)):
+        monkeypatch.setattr(sparse, "_likely_bounds", lambda whole, k, a=floor, b=ceiling: (a, b))
+        np.testing.assert_array_equal(sparse.largest(x, 1000), np.sort(order[:1000]))
 
 
 def test_top_k_contracts_by_k_over_d_exactly_where_all_are_equal():
@@ -150,6 +178,30 @@ def test_powers_keep_zero_signs_and_extremes(name, dtype):
     np.testing.assert_array_equal(np.signbit(out[:9]), np.signbit(x[:9]))
     assert out[0] == out[1] == 0 and (out[2], out[3]) == (tiny, -tiny) and out[4] in (0, tiny)
     assert out[5] == 2.0 ** (np.finfo(dtype).maxexp - 1)
+
+
+@pytest.mark.parametrize("dtype", BOTH)
+@pytest.mark.parametrize("name", ["power-of-two", "power-of-two-log", "sign", "bf16"])
+def test_codes_of_long_vectors_are_those_of_their_parts(name, dtype):
+    d = 2 * base.PIECE + 4321
+    x = (random(4).standard_normal(d) * np.exp(random(5).standard_normal(d))).astype(dtype)
+    out = compress.make(name, d, dtype)(x)
+    if name == "sign":
+        np.testing.assert_allclose(out, np.sign(x) * np.abs(x).mean(dtype=np.float64), rtol=1e-6)
+        return
+    expected = [compress.make(name, len(part), dtype)(part) for part in np.split(x, range(1000, d, 1000))]
+    np.testing.assert_array_equal(out, np.concatenate(expected))
+
+
+def test_natural_rounds_any_two_elements_independently(monkeypatch):
+    # up with probability 1/3, two elements together with 1/9, whether they are of one piece or fellows in two
+    monkeypatch.setattr(powers, "PIECE", 64)
+    c, r = compress.make("natural", 160), random(6)
+    x = np.full(160, 4 / 3, np.float32)
+    up = np.array([c(x, r) == 2 for _ in range(4000)])
+    np.testing.assert_allclose(up.mean(0), 1 / 3, atol=5 * math.sqrt(2 / 9 / 4000))
+    for one, other in ((0, 64), (5, 133), (64, 128), (3, 4), (70, 90), (1, 66)):
+        assert (up[:, one] & up[:, other]).mean() == pytest.approx(1 / 9, abs=4 * math.sqrt(8 / 81 / 4000))
 
 
 def test_qsgd_is_unbiased_and_within_its_constant_at_the_worst_vectors():

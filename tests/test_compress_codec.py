@@ -120,6 +120,29 @@ def test_the_mean_of_payloads_is_the_mean_of_the_decoded(spec, scope):
     np.testing.assert_allclose(out, decoded.mean(0), rtol=1e-14, atol=1e-14)
 
 
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("spec", ["rand-k:0.3", "rand-k:4+natural", "rand-k:4+power-of-two"])
+def test_a_shared_support_is_the_same_to_sender_and_receiver(spec, scope):
+    x = random(1).standard_normal(66)
+    out = through(Codec(spec, layout(torch.float64), scope), x)
+    kept = out != 0
+    assert 0 < kept.sum() < 66
+    ratio = out[kept] / x[kept]  # of a power of two next to it, natural's times 8 / 9
+    assert ((ratio > 0.4) & (ratio < 2)).all() and ("+" in spec or (ratio == 1).all())
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("spec", ["top-k:0.2", "rand-k:0.3", "rand-k:4+natural", "top-k:4+natural", "svd:1", "sign"])
+def test_what_is_added_is_what_is_decoded(spec, scope):
+    x, out, other = random(1).standard_normal((3, 66))
+    codec = Codec(spec, layout(torch.float64), scope)
+    decoded = through(codec, x)
+    expected = out + decoded, other - 2 * decoded
+    codec.add_to(codec.encode(x, random(3)), [(out, 1.0), (other, -2.0)], random(3))
+    np.testing.assert_array_equal(out, expected[0])
+    np.testing.assert_array_equal(other, expected[1])
+
+
 def test_constants_are_those_of_the_worst_section():
     of = layout()
     top = Codec("top-k:2", of, "tensor")  # 24, 2, 35 and 5 elements, at most 2 of each

@@ -45,6 +45,8 @@ ELSEWHERE = {
     "mpiconsensus cancel": "tests/test_sweep_slurm.py::test_cancel_ends_tasks_of_an_array",
     "python analysis/table.py runs/gossip_pairs": "tests/test_sweep_local.py::test_analysis_takes_the_sweep_and_keeps_the_spread_over_seeds_apart",
     "python analysis/compare.py runs/gossip_pairs": "tests/test_sweep_local.py::test_analysis_takes_the_sweep_and_keeps_the_spread_over_seeds_apart",
+    "mpiconsensus sweep jobs/compression/reference.toml --local": "tests/test_compression_reference.py::test_iterations_and_bits_are_the_published_ones",
+    "python analysis/traffic.py runs/reference": "tests/test_analysis.py::test_traffic_counts_bits_and_says_when_the_gradient_was_small",
     "pip install": "Makefile::pip install",
 }
 MAIN = "mpirun -n 4 mpiconsensus train"  # other pages use its run directory

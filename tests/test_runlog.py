@@ -9,11 +9,12 @@ import h5py
 import numpy as np
 import pytest
 
-from mpiconsensus import description, merging, runlog
+from mpiconsensus import description, merging, runlog, runread
 from mpiconsensus.errors import TrainingError, UserError
 from mpiconsensus.merging import assemble
 from mpiconsensus.runlog import AGES, COLUMNS, RankLog, columns
 from mpiconsensus.runread import Run
+from mpiconsensus.runtime import World
 
 TOML = '[training]\nlr = 0.05\n[model]\nhidden = [64, 32]\n'
 FACTS = {"hosts": ["a", "b"], "ranks": 3, "versions": {"torch": "2"}, "git": ""}
@@ -114,6 +115,10 @@ def test_logs_of_earlier_versions_lack_columns(tmp_path, monkeypatch):
         assert run.ages is None
         with pytest.raises(UserError, match="no column 'age_max'"):
             run.steps("age_max")
+    # A run of then is gone on with: what was not measured is not a number.
+    found = runread.rows(tmp_path, World.start(), [1, 0], {"steps": 3, "epochs": 0, "network": 0})["steps"]
+    assert np.isnan(found["gradient_norm"]).tolist() == [True] * 3 and np.isnan(found["age_max"]).tolist() == [[True] * 2] * 3
+    assert found["bytes_sent"].tolist() == [[7, 7]] * 3 and set(found) == {c.name for c in runlog.columns("steps")}
 
 
 def test_the_description_is_read_back(tmp_path):

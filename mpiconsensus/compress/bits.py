@@ -7,7 +7,7 @@ import numpy as np
 
 
 def pack(values, width):
-    """Return the uint8 bytes of non-negative integers below 2**width, `width` bits each: their lowest bits, then the next ones."""
+    """Return the uint8 bytes of the `width` lower bits of non-negative integers: the lowest bit of all, then the next ones."""
     if width == 0 or len(values) == 0:
         return np.zeros(0, np.uint8)
     values = np.asarray(values).astype(_smallest(width))

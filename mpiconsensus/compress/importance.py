@@ -26,7 +26,11 @@ class Importance:
         if not 0 <= low <= high:
             raise UserError(f"importance weights from {low} to {high}: the lower bound is at least 0 and below the upper one.")
         self.d, self.scale, self.eta, self.low, self.high = d, scale, eta, low, high
-        self.logarithms = np.full(d, -np.log(d))  # of the weights whose sum is 1
+        self.restart()
+
+    def restart(self):
+        """Make all weights equal."""
+        self.logarithms = np.full(self.d, -np.log(self.d))  # of the weights whose sum is 1
 
     @property
     def weights(self):

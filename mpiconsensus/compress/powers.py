@@ -24,6 +24,7 @@ class Powers(Compressor):
         super().__init__(d, dtype, shape)
         self.mantissa, self.exponent, self.integer = LAYOUT[self.dtype.itemsize]
         self._work = np.empty(min(d, PIECE), self.integer)
+        self._largest = np.finfo(self.dtype).max
 
     @property
     def bits(self):
@@ -36,21 +37,21 @@ class Powers(Compressor):
     def encode(self, x, random):
         message = np.empty(self.longest, np.uint8)
         size = bits.packed_bytes(self.exponent, self.d)
-        whole, magnitude = x.view(self.integer), self.integer(np.iinfo(self.integer).max >> 1)
-        limit = (1 << self.exponent) - 2  # the largest exponent of a number
         steps = self.steps(random)
         for start in range(0, self.d, PIECE):
-            part = slice(start, start + PIECE)
-            work = self._work[: len(whole[part])]
-            np.bitwise_and(whole[part], magnitude, out=work)
-            work += next(steps)[: len(work)]
+            part = x[start : start + PIECE]
+            work = self._work[: len(part)]
+            # the dot product tells NaN, infinity and what comes near it, whose exponents may not carry into the sign
+            with np.errstate(over="ignore", invalid="ignore"):
+                safe = part if np.isfinite(np.dot(part, part)) else np.nan_to_num(np.abs(part), nan=self._largest)
+            np.add(safe.view(self.integer), next(steps)[: len(work)], out=work)
             np.right_shift(work, self.integer(self.mantissa), out=work)
-            if work.max() > limit:
-                np.minimum(work, self.integer(limit), out=work)
-            # pieces are whole bytes
+            if safe is not part:
+                np.minimum(work, self.integer((1 << self.exponent) - 2), out=work)
+            # pieces are whole bytes; the sign, which stands above the exponent, is cut off
             first, last = (bits.packed_bytes(self.exponent, at) for at in (start, start + len(work)))
             message[first:last] = work if self.exponent == 8 else bits.pack(work, self.exponent)
-            signs = pack_signs(x[part])
+            signs = pack_signs(part)
             message[size + start // 8 :][: len(signs)] = signs
         return message
 

@@ -109,10 +109,10 @@ class Sign(Compressor):
 
     def encode(self, x, random):
         message = np.empty(self.longest, np.uint8)
-        head, total = self.dtype.itemsize, 0.0
+        head, total, work = self.dtype.itemsize, 0.0, np.empty(min(self.d, PIECE), self.dtype)
         for start in range(0, self.d, PIECE):
             part = x[start : start + PIECE]
-            total += float(np.abs(part).sum())
+            total += float(np.abs(part, out=work[: len(part)]).sum())
             signs = pack_signs(part)
             message[head + start // 8 :][: len(signs)] = signs
         message[:head].view(self.dtype)[0] = total / self.d
@@ -164,8 +164,13 @@ class Bfloat(Cast):
     def encode(self, x, random):
         import torch  # whose conversion is the fast one
 
-        short = torch.from_numpy(x).clamp(-self.LARGEST, self.LARGEST).bfloat16()
+        whole, short = torch.from_numpy(x), torch.empty(self.d, dtype=torch.bfloat16)
+        for start in range(0, self.d, PIECE):
+            short[start : start + PIECE] = whole[start : start + PIECE].clamp(-self.LARGEST, self.LARGEST)
         return short.view(torch.uint8).numpy()
 
     def decode(self, message, out, random):
-        out[:] = np.left_shift(message.view(np.uint16), 16, dtype=np.uint32).view(np.float32)
+        short = message.view(np.uint16)
+        for start in range(0, self.d, PIECE):
+            part = slice(start, start + PIECE)
+            out[part] = np.left_shift(short[part], 16, dtype=np.uint32).view(np.float32)

@@ -95,18 +95,22 @@ def largest(x, k):
     """Return the ascending indices of the k largest |x|; among equals the lower index wins. NaN counts as beyond infinity.
 
     The magnitudes are compared as integers, the bits of a float without its sign, which are in the same order. A floor that a
-    sample makes likely leaves few candidates; where it leaves fewer than k, all are candidates: the answer is exact.
+    sample makes likely leaves few candidates; where it leaves fewer than k, all but zeros are: the answer is exact.
     """
     if k >= len(x):
         return np.arange(len(x))
     whole = x.view(f"i{x.itemsize}")
-    found = _at_least(whole, _likely_floor(whole, k)) if len(x) > SAMPLE else np.arange(0)
+    floor, ceiling = _likely_bounds(whole, k) if len(x) > SAMPLE else (1, np.iinfo(whole.dtype).max)
+    found = _at_least(whole, max(floor, 1))
     if len(found) < k:
-        found = np.arange(len(x))
+        found = _at_least(whole, 1)
+    if len(found) <= k:
+        zeros = np.flatnonzero(x == 0)[: k - len(found)]
+        return np.sort(np.concatenate([found, zeros]))
     sizes = _magnitudes(whole[found])
-    edge = np.partition(sizes, len(sizes) - k)[len(sizes) - k]
-    surplus = np.count_nonzero(sizes >= edge) - k
+    edge = _nth(sizes, k, ceiling)
     keep = sizes >= edge
+    surplus = np.count_nonzero(keep) - k
     if surplus:
         keep[np.flatnonzero(sizes == edge)[-surplus:]] = False
     return found[keep]
@@ -119,12 +123,23 @@ def _magnitudes(whole, out=None):
     return np.bitwise_and(whole, np.iinfo(whole.dtype).max, out=out)
 
 
-def _likely_floor(whole, k):
-    """Return a magnitude that at least k elements reach, but for a chance of about 1e-4, and few more than k."""
-    drawn = np.random.default_rng(0).integers(len(whole), size=SAMPLE)
+def _likely_bounds(whole, k):
+    """Return two magnitudes: at least k elements reach the one, and fewer the other, but for a chance of about 1e-4 each."""
+    drawn = _magnitudes(whole[np.random.default_rng(0).integers(len(whole), size=SAMPLE)])
     expected = SAMPLE * k / len(whole)
-    rank = min(SAMPLE, int(expected + 4 * np.sqrt(expected) + 4))
-    return np.partition(_magnitudes(whole[drawn]), SAMPLE - rank)[SAMPLE - rank]
+    spread = 4 * np.sqrt(expected) + 4
+    low, high = (min(max(int(rank), 1), SAMPLE) for rank in (expected + spread, expected - spread))
+    drawn.partition((SAMPLE - low, SAMPLE - high))
+    return drawn[SAMPLE - low], drawn[SAMPLE - high]
+
+
+def _nth(sizes, k, ceiling):
+    """Return the k-th largest of the sizes, from those below the ceiling where fewer than k reach it."""
+    below = sizes[sizes < ceiling]
+    wanted = k - (len(sizes) - len(below))
+    if wanted < 1:
+        below, wanted = sizes, k
+    return np.partition(below, len(below) - wanted)[len(below) - wanted]
 
 
 def _at_least(whole, floor):

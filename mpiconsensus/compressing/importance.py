@@ -1,4 +1,4 @@
-"""Weights of importance, learned while a run goes on: a gradient more a step, at the point that the weighted step would reach."""
+"""Weights of importance, sought anew at each step: a gradient more for each step of mirror descent, where the weighted step would go."""
 
 import numpy as np
 
@@ -18,25 +18,21 @@ class Weights:
         eta = options.importance_eta or None
         made = [Importance(codec.count, options.importance_scale, eta, low, high) for codec in codecs]
         self.codecs, self.trial, self.smoothness, self.importance = codecs, trial, smoothness, made
+        self.inner = options.importance_steps
         for i in range(len(codecs)):
             self._tell(i)
 
     def learn(self, i, gradient, rate):
-        """Take a step of mirror descent at hosted vertex i from its gradient (d,), which stays."""
+        """Seek the weights of this step at hosted vertex i, from equal ones, by its gradient (d,), which stays."""
         importance, gradient = self.importance[i], gradient.copy()
-        move = -rate * importance.weights * gradient
-        importance.step(gradient, self.trial(i, move), rate, self.smoothness)
+        importance.restart()
+        for _ in range(self.inner):
+            move = -rate * importance.weights * gradient
+            importance.step(gradient, self.trial(i, move), rate, self.smoothness)
         self._tell(i)
 
     def _tell(self, i):
         self.codecs[i].reweigh(self.importance[i].weights)
-
-    def state_dict(self, i):
-        return self.importance[i].state_dict()
-
-    def load_state_dict(self, i, state):
-        self.importance[i].load_state_dict(state)
-        self._tell(i)
 
 
 def adaptive(codec):

@@ -106,8 +106,6 @@ class Compressing(Stepper):
         algorithm = self.algorithm
         common = {name: getattr(algorithm, name) for name in algorithm.common} if self.placement.hosted[i] == 0 else {}
         state = {"own": algorithm.state_dict(i), "common": common, "codec": self.codecs[i].state_dict()}
-        if self.weights:
-            state["importance"] = self.weights.state_dict(i)
         return {part: {name: torch.from_numpy(np.array(value)) for name, value in values.items()} for part, values in state.items()}
 
     def load_state_of(self, i, state):
@@ -115,8 +113,6 @@ class Compressing(Stepper):
         arrays = {part: {name: value.numpy() for name, value in values.items()} for part, values in state.items()}
         self.algorithm.load_state_dict(i, arrays["own"])
         self.codecs[i].load_state_dict(arrays["codec"])
-        if self.weights:
-            self.weights.load_state_dict(i, arrays["importance"])
         for name, value in arrays["common"].items():
             getattr(self.algorithm, name)[:] = value
 
