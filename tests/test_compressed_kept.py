@@ -37,10 +37,10 @@ def test_the_common_mean_is_that_of_the_workers(method, operator, precision):
 def test_choco_keeps_the_mean_and_agrees(graph, n, operator):
     t = trainer("choco-gossip", operator, graph, n=n, compression__gamma=0.1, training__init="independent")
     start = points(t)
-    for _ in range(300):
+    for _ in range(200):
         t.step()
         np.testing.assert_allclose(points(t).mean(axis=0), start.mean(axis=0), rtol=0, atol=1e-13)
-    assert np.ptp(points(t), axis=0).max() < 0.1 * np.ptp(start, axis=0).max()
+    assert np.ptp(points(t), axis=0).max() < 0.2 * np.ptp(start, axis=0).max()
 
 
 def test_choco_sgd_moves_the_mean_by_the_mean_gradient_alone():
@@ -75,7 +75,7 @@ def test_ef21_descends_by_its_lyapunov_function_at_every_iteration(operator, alp
     theta = 1 - math.sqrt(1 - alpha)
     a = 1 / (L + L_ * math.sqrt((1 - alpha) / theta / theta))
     before, off = None, []
-    for _ in range(150):
+    for _ in range(100):
         x = points(t)
         assert t.rate(t.k) == pytest.approx(a, rel=1e-12)
         t.step()

@@ -21,8 +21,10 @@ N, STEPS, D = 5, 6, 16 * 8 + 8 + 8 * 3 + 3
 OWNERS = {1: [0] * N, 2: [1, 0, 0, 1, 0], 4: [2, 0, 1, 0, 3]}
 UNBIASED = ["rand-k-unbiased:0.1", "natural", "qsgd:4", "identity", "subspace:1"]
 ANY = ["top-k:0.1", "top-k:0.1+power-of-two", "top-k:16+natural", "rand-k:0.1", "sign", "qsgd:4", "natural", "svd:1 tensor", "power-step:1", "identity", "bf16"]
+SOME = ["top-k:0.1", "rand-k:0.1", "qsgd:4", "svd:1 tensor"]
 METHODS = {
-    **dict.fromkeys(("dcgd", "ef14", "ef21", "ef21-sgdm", "choco-sgd", "choco-gossip", "beer"), ANY), **dict.fromkeys(("diana", "marina"), UNBIASED),
+    "ef21": ANY, "choco-sgd": ANY, "dcgd": [*SOME, "bf16"], "ef14": [*SOME, "sign"], "ef21-sgdm": SOME, "choco-gossip": SOME[:2],
+    "beer": [*SOME, "natural"], "diana": UNBIASED, "marina": UNBIASED,
 }  # fmt: skip
 RESUMED = [
     "ef21 top-k:0.1", "ef14 sign", "ef21-sgdm qsgd:4", "diana rand-k-unbiased:0.1", "marina natural", "choco-sgd top-k:0.1", "beer qsgd:4", "ef21 power-step:1",
