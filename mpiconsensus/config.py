@@ -88,6 +88,7 @@ KEYS = [
     Key("algorithm.train_every", "ints", 0, "a vertex trains at steps that this divides; a list gives one a vertex; 0: from hetero.powers (1 where they are equal)", low=0),
     Key("compression.operator", "str", "top-k:0.01", "of compressed algorithms: a compressor of `mpiconsensus compressors`, with what it keeps as a count or a share, such as top-k:0.01, rand-k:22, svd:4, qsgd:16, top-k:0.2+power-of-two"),
     Key("compression.scope", "str", "vector", "what is compressed at a time; vector: all parameters as one; tensor: each by itself (low rank leaves vectors as they are); bucket:N: pieces of N elements"),
+    Key("compression.supports", "str", "auto", "of operators that draw which numbers they keep (rand-k, subspace); shared: all vertices draw alike, and messages are summed; own: each its own, and messages are gathered; auto: own for diana and marina, whose step sizes need it, else shared", ("auto", "shared", "own")),
     Key("compression.multiple", "float", 0.0, "learning rate as a multiple of the algorithm's step size of theory; 0: training.lr", low=0.0),
     Key("compression.smoothness", "floats", [], "L of the mean loss and sqrt(mean L_i^2) of the vertices' losses, for the step size of theory; empty: computed, for model.name = linear", low=0.0),
     Key("compression.eta", "float", 0.1, "ef21-sgdm: share of the new gradient in the momentum; 1: ef21", low=1e-6, high=1.0),

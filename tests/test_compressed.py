@@ -17,6 +17,10 @@ def support(k, count):
     return generator(SEED, "support", 0, k).choice(D, count, replace=False, shuffle=False)
 
 
+def own_support(k, count, vertex):
+    return generator(SEED, "compress", vertex, k).choice(D, count, replace=False, shuffle=False)
+
+
 def uniform(k, vertex):
     return generator(SEED, "compress", vertex, k).random(D)
 
@@ -30,11 +34,13 @@ OPERATORS = {
     "unbiased": ("rand-k-unbiased:17", lambda v, k, i: reference.at(v, support(k, 17), 3.0), 3.0),
     "qsgd": ("qsgd:4", lambda v, k, i: reference.dither(v, 4, uniform(k, i)), 1 + min(D / 16, np.sqrt(D) / 4)),
 }
+# where each vertex draws its own
+INDEPENDENT = {"unbiased": ("rand-k-unbiased:17", lambda v, k, i: reference.at(v, own_support(k, 17, i), 3.0), 3.0), "qsgd": OPERATORS["qsgd"]}
 
 
-def compress(name, contractive=False):
+def compress(name, contractive=False, operators=OPERATORS):
     """Return c(k, V) of the reference; contractive: divided by zeta where it is unbiased."""
-    _, function, zeta = OPERATORS[name]
+    _, function, zeta = operators[name]
     scale = 1 / zeta if contractive and zeta else 1.0
     return lambda k, v: np.array([scale * function(row, k, i) for i, row in enumerate(v)])
 
@@ -55,15 +61,27 @@ AMONG_ALL = [
     *(("ef14", name, True, reference.ef14, {}, {}) for name in OPERATORS),
     *(("ef21", name, True, reference.ef21, {}, {}) for name in OPERATORS),
     *(("ef21-sgdm", name, True, reference.ef21, {"eta": 0.3}, {"compression__eta": 0.3}) for name in ("top", "qsgd")),
-    *(("diana", name, False, reference.diana, {"zeta": OPERATORS[name][2]}, {}) for name in ("unbiased", "qsgd")),
-    *(("marina", name, False, reference.marina, {"coin": coin}, {"compression__dense_probability": 0.25}) for name in ("unbiased", "qsgd")),
+    *(("diana", name, False, reference.diana, {"zeta": OPERATORS[name][2]}, {}) for name in INDEPENDENT),
+    ("diana", "unbiased", False, reference.diana, {"zeta": 3.0}, {"compression__supports": "shared"}),
+    ("ef21", "unbiased", True, reference.ef21, {}, {"compression__supports": "own"}),
+    *(("marina", name, False, reference.marina, {"coin": coin}, {"compression__dense_probability": 0.25}) for name in INDEPENDENT),
 ]
 
 
 @pytest.mark.parametrize("method, operator, contractive, function, words, keys", AMONG_ALL, ids=lambda v: v if isinstance(v, str) else "")
 def test_methods_among_all_are_those_of_their_papers(method, operator, contractive, function, words, keys):
     t = trainer(method, OPERATORS[operator][0], **keys)
-    assert_follows(t, function(points(t), Problem(5).gradients, RATE, compress(operator, contractive), STEPS, **words))
+    alike = keys.get("compression__supports", "own" if method in ("diana", "marina") else "shared") == "shared"
+    c = compress(operator, contractive, OPERATORS if alike or operator not in INDEPENDENT else INDEPENDENT)
+    assert_follows(t, function(points(t), Problem(5).gradients, RATE, c, STEPS, **words))
+
+
+@pytest.mark.parametrize("method", ["diana", "marina"])
+@pytest.mark.parametrize("supports, independent", [("auto", 5), ("own", 5), ("shared", 1)])
+def test_errors_that_all_draw_alike_do_not_average_out(method, supports, independent):
+    keys = {"compression__supports": supports, "compression__smoothness": [2.0, 3.0], "compression__dense_probability": 0.25}
+    t = trainer(method, "rand-k-unbiased:17", compression__multiple=1.0, **keys)
+    assert t.rate(0) == pytest.approx(THEORY[method](2.0, 3.0, 3.0, independent), rel=1e-12)
 
 
 @pytest.mark.parametrize("method, operator", [("ef14", "top"), ("ef21", "top"), ("ef21-sgdm", "sign"), ("diana", "qsgd")])

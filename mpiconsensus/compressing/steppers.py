@@ -48,7 +48,7 @@ class Compressing(Stepper):
         super().__init__(algorithm, order, exchange, reduction, block, placement, **words)
         self.world, self.seed = world, seed
         self.packets = Packets(world, placement, getattr(algorithm, "w", None))
-        self.way = way(self.codec, placement.n)
+        self.way = way(self.codec, placement.n, algorithm.draws_alike)
 
     def take(self):
         """Return and clear (wait_s, mix_s, hidden_s, bytes_sent, bits, residual)."""
@@ -57,10 +57,11 @@ class Compressing(Stepper):
         return taken
 
     def random(self, vertex):
-        """Return the Generator of a vertex's message at this step; of a shared support, that of all."""
+        """Return the Generator of a vertex's message at this step; of supports that all draw alike, that of all."""
         if not self.codec.draws:
             return None
-        return generator(self.seed, "support", 0, self.k) if self.codec.shared else generator(self.seed, "compress", vertex, self.k)
+        alike = self.codec.shared and self.algorithm.draws_alike
+        return generator(self.seed, "support", 0, self.k) if alike else generator(self.seed, "compress", vertex, self.k)
 
     def _vector(self, row):
         return self.codec.gather(row if row.device.type == "cpu" else row.cpu())

@@ -4,9 +4,9 @@ from mpiconsensus.compress.base import FLOAT_BITS
 from mpiconsensus.compress.codec import Codec
 
 
-def way(codec, n):
+def way(codec, n, alike):
     """Return how messages to all travel: supports that all share are summed, others gathered, or summed dense where that moves less."""
-    if codec.summable:
+    if codec.summable and alike:
         return "sum"
     return "gather" if (n - 1) * message_bytes(codec) <= ring_bytes(codec.count * codec.dtype.itemsize, n) else "dense"
 
@@ -29,7 +29,7 @@ def expected(algorithm, layout, options):
     n, codec = algorithm.n, Codec(options.operator, layout, options.scope)
     dense = codec.count * codec.dtype.itemsize
     if algorithm.reach == "all":
-        chosen = way(codec, n)
+        chosen = way(codec, n, algorithm.draws_alike)
         each = {"gather": (n - 1) * message_bytes(codec), "sum": ring_bytes(message_bytes(codec), n), "dense": ring_bytes(dense, n)}
         return {"sent": n * each[chosen], "uncompressed": n * ring_bytes(dense, n), "way": chosen, "gathered": n * each["gather"], "codec": codec}
     listeners = sum(sum(j != i for j in row) for i, row in algorithm.w.items()) * len(algorithm.parts)

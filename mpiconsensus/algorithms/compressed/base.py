@@ -22,7 +22,8 @@ class Compressed(Algorithm):
 
     compressed = True
     needs = "any"
-    settings = ("operator", "scope")
+    independent = False  # whether its step size needs vertices that draw independently
+    settings = ("operator", "scope", "supports")
     own = common = ()
     whole_shards = False  # needs gradients of whole shards
 
@@ -63,6 +64,15 @@ class Compressed(Algorithm):
             f"compression.multiple = {self.options.multiple:g} scales the step size of theory, and {self.name} has none here; "
             "take compression.multiple = 0 and training.lr."
         )
+
+    @property
+    def draws_alike(self):
+        """Whether all vertices draw the same support where the compressor draws one."""
+        return self.options.supports == "shared" or (self.options.supports == "auto" and not self.independent)
+
+    def averaging(self, n):
+        """Return how many independent errors a mean over n vertices averages: 1 where all draw alike."""
+        return 1 if self.draws_alike and self.codec.shared and self.codec.draws else n
 
     def contraction(self, asked="", instead="compression.multiple = 0 and training.lr"):
         """Return alpha of the compressor; UserError where none holds for all vectors, with what needs it and what to take instead."""

@@ -5,8 +5,8 @@
 b = 1 / zeta, h_i^0 = 0.
 
 Sends: c_i to all, a step.  State: h_i, a vector a vertex, and their mean h.  Conserves: h = (1/n) sum_i h_i, up to rounding.
-Assumes: C unbiased.  Step size: 1 / (L (1 + 6 (zeta - 1) / n)), for vertices that draw independently: with a support that all
-draw alike (rand-k-unbiased, subspace) the errors do not average out, n counts as 1, and a run at this step may diverge.
+Assumes: C unbiased.  Step size: 1 / (L (1 + 6 (zeta - 1) / n)), for vertices that draw independently, as they do unless
+compression.supports = shared: then errors do not average out, and n counts as 1.
 Reference: Mishchenko, Gorbunov, Takac & Richtarik, Distributed learning with compressed gradient differences, 2019; the step
 size after Horvath, Kovalev, Mishchenko, Richtarik & Stich, Stochastic distributed learning with gradient quantization, 2019.
 """
@@ -19,6 +19,7 @@ class Diana(AmongAll):
     formula = "c_i = C(g_i - h_i), x <- x - a (h + mean_i c_i), h_i <- h_i + c_i / zeta"
     reference = "Mishchenko, Gorbunov, Takac & Richtarik 2019"
     needs = "unbiased"
+    independent = True
     settings = (*AmongAll.settings, "multiple", "smoothness")
     own = ("known",)
     common = ("mean",)
@@ -35,4 +36,4 @@ class Diana(AmongAll):
         return direction
 
     def rate(self, smoothness, n):
-        return 1.0 / (smoothness[0] * (1 + 6 * (self.codec.constant - 1) / n))
+        return 1.0 / (smoothness[0] * (1 + 6 * (self.codec.constant - 1) / self.averaging(n)))

@@ -6,8 +6,8 @@ All draw the same coin. p = 0 in the job stands for the share of a message's bit
 
 Sends: C of the difference to all, a step, or the gradient.  State: the last gradient, a vector a vertex, and h.
 Assumes: C unbiased, and gradients of whole shards: with batches a difference is of two batches, and what does not cancel stays in h.
-Step size: 1 / (L + L' sqrt((1 - p) (zeta - 1) / (p n))), for vertices that draw independently: with a support that all draw
-alike (rand-k-unbiased, subspace) n counts as 1.
+Step size: 1 / (L + L' sqrt((1 - p) (zeta - 1) / (p n))), for vertices that draw independently, as they do unless
+compression.supports = shared: then n counts as 1.
 Reference: Gorbunov, Burlachenko, Li & Richtarik, MARINA: faster non-convex distributed learning with compression, ICML 2021,
 algorithm 1 and theorem 2.1.
 """
@@ -24,6 +24,7 @@ class Marina(AmongAll):
     formula = "with probability p h = mean_i g_i, else h <- h + mean_i C(g_i - g_i before); x <- x - a h"
     reference = "Gorbunov, Burlachenko, Li & Richtarik 2021"
     needs = "unbiased"
+    independent = True
     whole_shards = True
     settings = (*AmongAll.settings, "multiple", "smoothness", "dense_probability")
     own = ("before",)
@@ -46,4 +47,4 @@ class Marina(AmongAll):
         gradient[:] = difference
 
     def rate(self, smoothness, n):
-        return 1.0 / (smoothness[0] + smoothness[1] * math.sqrt((1 - self.p) * (self.codec.constant - 1) / (self.p * n)))
+        return 1.0 / (smoothness[0] + smoothness[1] * math.sqrt((1 - self.p) * (self.codec.constant - 1) / (self.p * self.averaging(n))))
