@@ -183,12 +183,12 @@ def test_ages_under_a_delay_are_those_of_the_virtual_clock(tmp_path):
 def test_rounds_over_slow_links_wait_and_change_no_bit(tmp_path):
     keys = ["training.max_steps=6", "training.epochs=1"]
     ok(mpirun(2, "-m", "mpiconsensus", *words(*keys), "--out", tmp_path / "plain"))
-    ok(mpirun(2, "-m", "mpiconsensus", *words(*keys, *LINKS, "hetero.speed=[1,1,0.25,1]", "hetero.least_step_s=0.02"), "--out", tmp_path / "slow"))
+    ok(mpirun(2, "-m", "mpiconsensus", *words(*keys, *LINKS, "hetero.speed=[1,1,1,0.25]", "hetero.least_step_s=0.02"), "--out", tmp_path / "slow"))
     assert np.array_equal(rows(tmp_path / "plain"), rows(tmp_path / "slow"))
     with Run(tmp_path / "slow") as run:
         # 0 and 3, 1 and 2 are on different nodes: every vertex waits for a link at every step
         assert (np.diff(run.steps("ended_s"), axis=0) >= DELAY_S).all()
-        assert (run.steps("compute_s")[:, 2] >= 0.08).all() and (run.steps("compute_s")[:, [0, 1, 3]] >= 0.02).all()
+        assert (run.steps("compute_s")[:, 3] >= 0.08).all() and (run.steps("compute_s")[:, :3] >= 0.02).all()
 
 
 def test_a_pair_costs_who_asks_for_it_the_way_there_and_back(tmp_path):
