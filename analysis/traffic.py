@@ -54,8 +54,9 @@ def draw(tables):
 
 @pictures.styled
 def draw_bits(runs):
-    """Return the figure of [(name, figures, epochs)]: accuracy where it was evaluated, the gradient's norm where it was logged."""
-    evaluated = any(np.isfinite(row["accuracy_mean"]) and row["bits"] > 0 for _, _, table in runs for row in table)
+    """Return the figure of [(name, figures, epochs)]: accuracy where it was evaluated on the way, the gradient's norm where it was logged."""
+    # One point a run, that of its end, is no line.
+    evaluated = any(sum(np.isfinite(row["accuracy_mean"]) and row["bits"] > 0 for row in table) > 1 for _, _, table in runs)
     followed = any(figures["gradient"] is not None for _, figures, _ in runs)
     if not (evaluated or followed):
         raise UserError("no run evaluated a model on its way or logged its gradient; train with evaluation.every or log.gradient_norm.")
