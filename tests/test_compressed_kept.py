@@ -94,6 +94,7 @@ CASES = {
     "biased values": (dict(name="diana", operator="rand-k-unbiased:3+power-of-two"), ["rand-k-unbiased:3+power-of-two", "power-of-two is not unbiased"]),
     "batches": (dict(name="marina", operator="natural", training__batch_size=8), ["marina", "whole shards", "training.batch_size = 28", "ef21"]),
     "directed": (dict(name="choco-sgd", graph="directed-ring:5"), ["choco-sgd", "undirected", "push-sum"]),
+    "weights": (dict(name="beer", graph="star:5", topology__weights="uniform"), ["beer", "rows and columns sum to 1", "topology.weights = metropolis"]),
     "changing": (dict(name="beer", graph="matchings:ring:5"), ["beer", "that stays", "topology.graph"]),
     "init": (dict(name="ef21", training__init="independent"), ["ef21", "training.init = identical"]),
     "momentum": (dict(name="ef21", training__momentum_policy="mixed", training__momentum=0.9), ["ef21", "training.momentum_policy = local"]),

@@ -144,6 +144,16 @@ class OnGraph(Compressed):
                 "take algorithm.name = push-sum, or another topology.graph."
             )
         self.w = {i: dict(zip(js.tolist(), ws.tolist(), strict=True)) for i, (js, ws) in enumerate(setting.rows)}
+        columns, rows = np.zeros(self.n), np.zeros(self.n)
+        for i, (js, ws) in enumerate(setting.rows):
+            np.add.at(columns, js, ws)
+            rows[i] = ws.sum()
+        worst = max(np.abs(columns - 1).max(), np.abs(rows - 1).max())
+        if worst > 1e-9:
+            raise UserError(
+                f"algorithm.name = {self.name} needs weights whose rows and columns sum to 1, these are off by {worst:.3g}: the mean would drift; "
+                "take topology.weights = metropolis."
+            )
 
     def rounds(self, k):
         return ()
