@@ -19,7 +19,7 @@ from mpiconsensus.wiring import wire
 FOLDER = ROOT / "jobs" / "compression"
 LEVELS = 1e-2, 1e-4, 1e-6
 # label -> iterations to the levels that are reached here, bits of a message
-ROWS = {"ef21-top22-x16": ((29, 317), 781), "ef21-top1-x256": ((211, 413, 917), 39), "ef21-top22-power-of-two-x16": ((32, 360), 275)}
+ROWS = {"ef21-top22-x16": ((29, 317), 781), "ef21-top1-x256": ((211, 413), 39), "ef21-top22-power-of-two-x16": ((32, 360), 275)}
 
 
 def job(label):

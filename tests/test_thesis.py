@@ -261,7 +261,7 @@ def test_a_job_trains_20_steps(place, monkeypatch, row):
     powers = POWERS[n] if row["balanced"] == "no" else [1.0] * n
     turn = [[k % (max(powers) // power) == 0 for power in powers] for k in range(STEPS)]
     assert np.array_equal(np.isfinite(losses), turn)
-    assert trainer.stepper.take()[-1].sum() == moved(trainer, row, int(row["edges"] or len(wiring.edges)))
+    assert trainer.stepper.take()[3].sum() == moved(trainer, row, int(row["edges"] or len(wiring.edges)))
     # the shards are divided as the vertices are balanced: in proportion, to the next sample
     sizes, share = np.array(trainer.source.sizes), TRAIN * np.array(powers) / sum(powers)
     assert sizes.sum() == TRAIN and (np.abs(sizes - share) < 1).all()
@@ -275,7 +275,7 @@ def test_a_job_trains_20_steps(place, monkeypatch, row):
 def test_a_single_model_trains_20_steps_and_sends_nothing(place, monkeypatch, name):
     monkeypatch.chdir(place)
     trainer, losses = trained(name)
-    assert losses.shape == (STEPS, 1) and np.isfinite(losses).all() and trainer.stepper.take()[-1].sum() == 0
+    assert losses.shape == (STEPS, 1) and np.isfinite(losses).all() and trainer.stepper.take()[3].sum() == 0
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def hidden(tmp_path):
     log = RankLog(tmp_path / "run" / "log" / "rank-0000.h5", 0, [0, 1], network=True)
     graph = {"n": 2, "edges": [(0, 1)], "W": np.full((2, 2), 0.5), "lambda2_modulus": 0.0, "spectral_gap": 1.0, "spec": "ring:2", "weights": "x"}
     log.describe("", {}, graph)
-    zeros = {c.name: np.zeros((2, 2), c.dtype) for c in columns("steps") if c.vertex}
+    zeros = {c.name: np.zeros((), c.dtype) for c in columns("steps")}
     log.steps(**zeros | {"step": [0, 1], "loss": [[1, 2], [3, np.nan]], "io_s": [[0.25, 0.25], [0.25, 0]], "compute_s": [[1, 2], [1, 0]],
                          "wait_s": 0.5, "mix_s": 0.125, "hidden_s": [[1.5, 1.5], [4, 4]]})  # fmt: skip
     log.close(ended=False)

@@ -22,8 +22,8 @@ N = 8
 SCRAMBLED = [2, 0, 1, 0, 3, 0, 2, 0]
 OF_SCRAMBLED = ["digits overlap", "digits atc", "digits delay", "digits gossip", "digits local-sgd", "digits allreduce"]
 UNEVEN = {"algorithm.period": [1, 2, 1, 3, 1, 2, 1, 1], "algorithm.train_every": [1, 1, 2, 1, 1, 2, 1, 1]}
-DIGITS = {"model.name": "digits-cnn", "training.max_steps": 24}  # nearly five epochs
-RESNET = {"model.name": "resnet20", "training.max_steps": 6}
+DIGITS = {"model.name": "digits-cnn", "training.max_steps": 16}  # more than three epochs
+RESNET = {"model.name": "resnet20", "training.max_steps": 4}
 OF_RESNET = ["cta", "dpsgd", "local-sgd", "allreduce"]  # the orders, both kinds of average, mixed momentum and buffers
 CASES = {
     "atc": {},
@@ -41,11 +41,10 @@ DIGITS_ONLY = {
     # The centre of a star sends to seven: its push-sum weight, and its rows, are not those of the others.
     "push-sum": {"topology.graph": f"star:{N}", "topology.weights": "push-sum", "algorithm.name": "push-sum"},
     "overlap": {
-        "topology.graph": f"star:{N}", "topology.weights": "push-sum", "algorithm.name": "push-sum", "algorithm.delay": 1, "training.max_steps": 20,
+        "topology.graph": f"star:{N}", "topology.weights": "push-sum", "algorithm.name": "push-sum", "algorithm.delay": 1
     },
     "overlap one-peer": {
         "topology.graph": f"one-peer-exponential:{N}", "topology.weights": "push-sum", "algorithm.name": "push-sum", "algorithm.delay": 1,
-        "training.max_steps": 15,
     },
     "one-peer": {"topology.graph": f"one-peer-exponential:{N}"},
     "matchings": {"topology.graph": f"matchings:complete:{N}", "algorithm.rounds": 2},
