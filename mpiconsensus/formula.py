@@ -38,26 +38,31 @@ def values(key, text, d):
             found = _value(tree.body, {"j": np.arange(1, d + 1, dtype=np.float64), "d": np.float64(d)}, refuse)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         refuse(f"it cannot be read ({getattr(error, 'msg', None) or type(error).__name__})")
-    found = np.broadcast_to(found, d)
-    finite = np.isfinite(found)
-    if not finite.all():
-        at = int(np.argmin(finite))
-        refuse(f"at j = {at + 1} it is {found[at]:g}, not a finite number")
-    return found.copy()
+    return np.broadcast_to(found, d).copy()
 
 
 def _value(node, names, refuse):
     if isinstance(node, ast.BinOp) and type(node.op) in BINARY:
-        return BINARY[type(node.op)](_value(node.left, names, refuse), _value(node.right, names, refuse))
+        return _finite(BINARY[type(node.op)](_value(node.left, names, refuse), _value(node.right, names, refuse)), node, refuse)
     if isinstance(node, ast.UnaryOp) and type(node.op) in UNARY:
         return UNARY[type(node.op)](_value(node.operand, names, refuse))
     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
         try:
-            return np.float64(node.value)
+            return _finite(np.float64(node.value), node, refuse)
         except OverflowError:
             refuse("it holds a number beyond float64")
     if isinstance(node, ast.Name) and node.id in names:
         return names[node.id]
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS and len(node.args) == 1 and not node.keywords:
-        return FUNCTIONS[node.func.id](_value(node.args[0], names, refuse))
+        return _finite(FUNCTIONS[node.func.id](_value(node.args[0], names, refuse)), node, refuse)
     refuse(f"{ast.unparse(node)[:40]!r} is not allowed")
+
+
+def _finite(values, node, refuse):
+    """Return values, or refuse: what is not a number must not become one again, as in (0 / 0) ** 0."""
+    finite = np.isfinite(np.atleast_1d(values))
+    if not finite.all():
+        at = int(np.argmin(finite))
+        where = f"at j = {at + 1} " if np.ndim(values) else ""
+        refuse(f"{where}{ast.unparse(node)[:40]} is {np.atleast_1d(values)[at]:g}, not a finite number")
+    return values

@@ -10,10 +10,14 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
 # One thread a rank: ranks times threads beyond the cores makes a step tens of times slower.
 os.environ["OMP_NUM_THREADS"] = "1"
+# The same examples each time: a change is judged by what it changes, and a crowded machine has no deadlines.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.load_profile("same")
 # Answers that are kept from one call to the next stay within one run of the tests.
 os.environ["MPICONSENSUS_CACHE"] = tempfile.mkdtemp(prefix="mpiconsensus-")
 atexit.register(shutil.rmtree, os.environ["MPICONSENSUS_CACHE"], ignore_errors=True)

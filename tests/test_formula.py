@@ -19,7 +19,8 @@ def test_the_start_of_the_reference_problem():
     assert values("(4 * (37 * j % 113) - 225) / 256", 112).tolist() == [(4 * ((37 * j) % 113) - 225) / 256 for j in range(1, 113)]
 
 
-NUMBERS = st.one_of(st.integers(0, 99).map(str), st.floats(0, 50).map(repr), st.sampled_from(["j", "d"]))
+# Python's whole numbers are exact beyond 2^53: here all are floats.
+NUMBERS = st.one_of(st.integers(0, 99).map("{}.0".format), st.floats(0, 50).map(repr), st.sampled_from(["j", "d"]))
 FORMULAS = st.recursive(
     NUMBERS,
     lambda part: st.one_of(
@@ -42,7 +43,6 @@ def test_a_formula_is_what_python_makes_of_it_in_floating_point(text, d):
         with pytest.raises(UserError, match="not a finite number"):
             values(text, d)
         return
-    # Whole constants are Python's integers there: exact, where they stay below 2^53.
     np.testing.assert_allclose(values(text, d), expected, rtol=1e-9, atol=1e-9)
 
 
@@ -56,10 +56,10 @@ def test_signs_and_roots_are_python_s():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("9 ** 9 ** 9", "at j = 1 it is inf"),
+        ("9 ** 9 ** 9", "9 ** 9 ** 9 is inf"),
         ("1" + "0" * 400, "beyond float64"),
-        ("1 / (j - 3)", "at j = 3 it is inf"),
-        ("sqrt(2 - j)", "at j = 3 it is nan"),
+        ("1 / (j - 3)", "at j = 3 1 / (j - 3) is inf"),
+        ("sqrt(2 - j)", "at j = 3 sqrt(2 - j) is nan"),
         ("j % 0", "not a finite number"),
         ("k + 1", "'k' is not allowed"),
         ("__import__('os').getcwd()", "not allowed"),
