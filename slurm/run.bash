@@ -72,7 +72,7 @@ supervise() {
 
 # Train JOB on RANKS ranks: make shards that are missing, start it, stop it behind a checkpoint at a signal, requeue it.
 train() {
-  local ours=''
+  local ours='' lost=''
   begin
   find_launcher
   [ -z "${SHARDS:-}" ] || set -- --set "data.shards=$SHARDS" "$@"
@@ -86,9 +86,15 @@ train() {
     ours=1
   fi
   supervise "${launcher[@]}" -n "${found[0]}" "${python[@]}" -m mpiconsensus train "$JOB" "$@"
+  # A launcher that has lost a node may end with 0: a run is finished when its models are there. It may be lost so a few times.
+  if [ "$code" = 0 ] && [ -n "$ours" ] && [ -d "$RUN/log" ] && [ ! -e "$RUN/model/index.json" ]; then
+    echo "$SCRIPT: the launcher ended with 0, but the run in $RUN is not finished (a lost node?); started again it goes on." >&2
+    code=1
+    [ "${SLURM_RESTART_COUNT:-0}" -ge 5 ] || lost=1
+  fi
   # 75: a signal stopped the run behind a checkpoint.
-  if [ "$code" = 75 ] && [ -n "$asked" ] && [ -n "$batch" ] && [ -n "$ours" ]; then
-    scontrol requeue "$batch"
+  if { [ "$code" = 75 ] && [ -n "$asked" ]; } || [ -n "$lost" ]; then
+    [ -z "$batch" ] || [ -z "$ours" ] || scontrol requeue "$batch"
   fi
   exit "$code"
 }

@@ -258,6 +258,27 @@ def test_what_an_outer_rank_and_allocation_left_behind_is_gone(tmp_path, notes):
     assert found()["SLURM_NTASKS_PER_NODE"] == "2"  # the job's own
 
 
+@pytest.mark.parametrize(
+    ("log", "model", "restarts", "code", "requeued"),
+    [(True, False, "0", 1, True), (True, True, "0", 0, False), (True, False, "5", 1, False), (False, False, "0", 0, False)],
+)
+def test_a_launcher_that_lost_a_node_and_ends_with_0_is_not_believed(tmp_path, notes, log, model, restarts, code, requeued):
+    """A run is finished when its models are there. What has no log yet, such as --dry-run, is no run."""
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
+    scontrol.chmod(0o755)
+    if log:
+        (tmp_path / "run" / "log").mkdir(parents=True)
+    if model:
+        (tmp_path / "run" / "model").mkdir()
+        (tmp_path / "run" / "model" / "index.json").write_text("{}")
+    done = batch(tmp_path, "ring4.sh", tasks=4, PATH=notes[0], RUN=str(tmp_path / "run"), SLURM_RESTART_COUNT=restarts)
+    assert done.returncode == code, done.stderr
+    assert ("is not finished" in done.stderr) == (code == 1)
+    assert (tmp_path / "asked").exists() == requeued
+    assert not requeued or (tmp_path / "asked").read_text() == "requeue 7\n"
+
+
 def test_by_hand_in_an_allocation_its_tasks_are_taken_and_nothing_is_requeued(tmp_path, notes):
     path, arguments = notes
     done = script(path=SLURM / "ring4.sh", VENV="", PATH=path, SLURM_JOB_ID="7", SLURM_NTASKS="3", SLURM_SUBMIT_DIR=str(tmp_path))
