@@ -272,7 +272,7 @@ def test_a_launcher_that_lost_a_node_and_ends_with_0_is_not_believed(tmp_path, n
     if model:
         (tmp_path / "run" / "model").mkdir()
         (tmp_path / "run" / "model" / "index.json").write_text("{}")
-    done = batch(tmp_path, "ring4.sh", tasks=4, PATH=notes[0], RUN=str(tmp_path / "run"), SLURM_RESTART_COUNT=restarts)
+    done = batch(tmp_path, "ring4.sh", tasks=4, VENV="", PATH=notes[0], RUN=str(tmp_path / "run"), SLURM_RESTART_COUNT=restarts)
     assert done.returncode == code, done.stderr
     assert ("is not finished" in done.stderr) == (code == 1)
     assert (tmp_path / "asked").exists() == requeued
