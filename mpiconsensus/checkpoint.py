@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mpiconsensus import outputs
 from mpiconsensus.errors import UserError
 
 FORMAT, VERSION = "mpiconsensus checkpoint", 1
@@ -141,7 +142,7 @@ def _save(path, vertices, common):
     if common is not None:
         metadata["common"] = json.dumps(_pack(common, "common", tensors))
     save_file(tensors, path, metadata)
-    _sync(path)
+    outputs.synchronise(path)
     return {"name": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path), "vertices": [int(v) for v in vertices]}
 
 
@@ -150,12 +151,12 @@ def _put(aside, folder, content):
     manifest = {"format": FORMAT, "format_version": VERSION, "sha256": _digest(content), "content": content}
     path = aside / "manifest.json"
     path.write_text(json.dumps(manifest, indent=1) + "\n")
-    _sync(path)
-    _sync(aside)
+    outputs.synchronise(path)
+    outputs.synchronise(aside)
     if folder.exists():  # of a future that was given up
         shutil.rmtree(folder)
     os.rename(aside, folder)
-    _sync(folder.parent)
+    outputs.synchronise(folder.parent)
     for name in names(folder.parent.parent)[KEPT:]:
         shutil.rmtree(folder.parent / name, ignore_errors=True)
 
@@ -226,11 +227,3 @@ def _digest(content):
 def _sha256(path):
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path):
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -27,6 +27,15 @@ def check(option, path, force=False, suffixes=None):
         raise UserError(f"{option} {path}: there is no directory {str(path.parent)!r}; make it, or give another place.")
 
 
+def synchronise(path):
+    """Return when the disk has what was written to a file or directory."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
 def put(path, write):
     """Make the file `path`, whole or not at all: `write(name)` fills a file beside it; TrainingError where the disk refuses."""
     path = Path(path)

@@ -104,11 +104,11 @@ def test_messages_are_as_long_as_told_and_another_codec_reads_them(spec, scope):
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-@pytest.mark.parametrize("spec", ["rand-k:0.3", "rand-k-unbiased:2", "rand-k:5+natural", "subspace:1", "identity"])
+@pytest.mark.parametrize("spec", ["rand-k:0.3", "rand-k-unbiased:2", "subspace:1", "identity"])
 def test_the_mean_of_payloads_is_the_mean_of_the_decoded(spec, scope):
     of = layout(torch.float64)
     codec = Codec(spec, of, scope)
-    assert codec.shared and codec.summable == ("+" not in spec)
+    assert codec.shared and codec.summable and not Codec("rand-k:5+natural", of, scope).summable
     xs = random(2).standard_normal((4, 66))
     messages = [codec.encode(x, random(5)) for x in xs]
     decoded = np.empty((4, 66))
@@ -116,7 +116,7 @@ def test_the_mean_of_payloads_is_the_mean_of_the_decoded(spec, scope):
         codec.decode(message, out, random(5))
     mean = np.mean([codec.payload(message) for message in messages], axis=0)
     out = np.full(66, 7.0)
-    codec.decode_payload(mean, out, random(5))
+    codec.decode(mean.view(np.uint8), out, random(5))
     np.testing.assert_allclose(out, decoded.mean(0), rtol=1e-14, atol=1e-14)
 
 

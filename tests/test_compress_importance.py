@@ -70,10 +70,11 @@ def test_weights_stay_finite_above_zero_and_within_their_bounds():
     np.testing.assert_array_equal(learned.weights, before)
 
 
-def test_weights_are_saved_and_taken_over():
+def test_a_search_that_is_begun_anew_knows_nothing_of_the_last():
     one, other = Importance(5, eta=1.0), Importance(5, eta=1.0)
     one.step(np.arange(5.0), np.ones(5), 0.3)
-    other.load_state_dict(one.state_dict())
+    assert np.abs(one.weights - 1).max() > 0.1
+    one.restart()
     for each in (one, other):
         each.step(np.ones(5), np.arange(5.0), 0.2)
     np.testing.assert_array_equal(one.weights, other.weights)
@@ -156,11 +157,11 @@ def test_a_receiver_needs_no_weights(name):
     assert (one.alpha is None) == (name != "importance")
 
 
-def test_a_codec_is_reweighed_section_by_section_and_keeps_its_weights():
+def test_a_codec_is_reweighed_section_by_section():
     import torch
 
     of = Layout(torch.nn.Linear(5, 3))
-    a, b = Codec("importance:4", of, "tensor"), Codec("importance:4", of, "tensor")
+    a = Codec("importance:4", of, "tensor")
     w, x = random(1).uniform(0.1, 3, 18), random(2).standard_normal(18).astype(np.float32)
     a.reweigh(w)
     out = np.empty(18, np.float32)
@@ -168,6 +169,5 @@ def test_a_codec_is_reweighed_section_by_section_and_keeps_its_weights():
     for part, k in ((slice(0, 15), 4), (slice(15, 18), 3)):
         kept = np.argsort(-np.abs(w[part] * x[part]))[:k]
         np.testing.assert_array_equal(out[part], np.where(np.isin(np.arange(len(x[part])), kept), x[part], 0))
-    b.load_state_dict(a.state_dict())
-    np.testing.assert_array_equal(b.encode(x, None), a.encode(x, None))
+    assert a.state_dict() == {}, "weights are sought anew at each step"
     assert a.alpha == pytest.approx(min(k * (p.min() / p.max()) ** 2 / len(p) for p, k in ((w[:15], 4), (w[15:], 3))), rel=1e-6)

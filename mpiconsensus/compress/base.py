@@ -79,14 +79,6 @@ class Compressor(ABC):
                 part = slice(start, start + PIECE)
                 target[part] += self.dtype.type(factor) * decoded[part]
 
-    def payload(self, message):
-        """Return the values of a message with a shared support, (values_sent,): a view of it where `summable`."""
-        return message.view(self.dtype)
-
-    def decode_payload(self, values, out, random):
-        """Write what a payload, such as a mean of payloads, stands for into out (d,); random as in `decode`."""
-        self.decode(values.view(np.uint8), out, random)
-
     def state_dict(self):
         """Return what is kept from message to message, arrays or None by name."""
         return {}
@@ -103,12 +95,6 @@ class Compressor(ABC):
     def alpha(self):
         """The contraction of scale * C."""
         return 1.0 / self.constant if self.unbiased else self.constant
-
-    def decoded(self, x, random):
-        """Return C(x) of a compressor that keeps a state: encoded once, decoded without."""
-        out = np.empty(self.d, self.dtype)
-        self.decode(self.encode(np.ascontiguousarray(x, self.dtype), random), out, random)
-        return out
 
     def __call__(self, x, random=None):
         """Return C(x), by way of the message; for tests and for small vectors."""

@@ -103,17 +103,8 @@ class Codec:
             c.add_to(piece, [(target[part], factor) for target, factor in targets], r)
 
     def payload(self, message):
-        """Return the values of a message of shared supports, (values,) of the dtype: a view of it where `summable`."""
-        if self.summable:
-            return message.view(self.dtype)
-        return np.concatenate([c.payload(piece) for (_, c), piece in zip(self.sections, self._pieces(message))])
-
-    def decode_payload(self, values, out, random):
-        """Write what the payload, such as a mean of payloads, stands for into out (count,); random as in `decode`."""
-        start = 0
-        for (part, c), r in zip(self.sections, self._generators(random)):
-            c.decode_payload(values[start : start + c.values_sent], out[part], r)
-            start += c.values_sent
+        """Return the floats of a message where `summable`: a view, and a mean of such views is a message again."""
+        return message.view(self.dtype)
 
     def reweigh(self, weights):
         """Give the operators that choose by importance their weights, (count,); the others have none."""

@@ -59,12 +59,6 @@ class Importance:
         self.logarithms -= self.logarithms.max()
         self.logarithms -= np.log(np.exp(self.logarithms).sum())
 
-    def state_dict(self):
-        return {"logarithms": self.logarithms.copy()}
-
-    def load_state_dict(self, state):
-        self.logarithms = state["logarithms"].copy()
-
 
 class Weighted(Sparse):
     """k elements by the weights. No constant: the weights need not know the vector."""
@@ -74,13 +68,6 @@ class Weighted(Sparse):
         self.weights = np.broadcast_to(self.dtype.type(1), d)
 
     constant = None
-
-    def state_dict(self):
-        return {"weights": self.weights}
-
-    def load_state_dict(self, state):
-        if state["weights"] is not None:
-            self.weights = state["weights"]
 
 
 class Importants(Weighted):

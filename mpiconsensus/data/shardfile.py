@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,15 +70,6 @@ def sha256(shard):
 
 def refuse(path, fact):
     raise UserError(f"{path}: {fact}; copy the file again, or make the shards again with data_prep/.")
-
-
-def synchronise(path):
-    """Return when the disk has what was written to a file or directory."""
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 class ShardFile:

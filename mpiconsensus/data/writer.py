@@ -21,9 +21,10 @@ import numpy as np
 from mpiconsensus.data import partition
 from mpiconsensus.data.manifest import FORMAT, VERSION, as_recorded, check_manifest, file_name
 from mpiconsensus.data.moments import Moments, moments
-from mpiconsensus.data.shardfile import Shard, ShardFile, check_finite, check_labels, check_samples, layout, refuse, synchronise
+from mpiconsensus.data.shardfile import Shard, ShardFile, check_finite, check_labels, check_samples, layout, refuse
 from mpiconsensus.errors import UserError
 from mpiconsensus.limits import usable_cores
+from mpiconsensus.outputs import synchronise
 
 WAITING = 16  # files that the disk is asked to write at a time
 PIECE = 1 << 20  # bytes that are copied, hashed and written at a time: they stay in the cache
