@@ -28,7 +28,7 @@ for here in "$(dirname "$0")" "${SLURM_SUBMIT_DIR:-.}/slurm"; do [ ! -f "$here/r
 [ -f "$here/run.bash" ] || { echo "$SCRIPT: no $here/run.bash; submit from the checkout: sbatch slurm/$SCRIPT" >&2; exit 2; }
 # shellcheck source=slurm/run.bash
 . "$here/run.bash"
-begin
+begin "$here/.."
 PREPARE=1 look ${SHARDS:+--set "data.shards=$SHARDS"}
 shards=${found[3]}
 [ -z "$STRIPE" ] || bash data_prep/stripe.sh "$(dirname "$shards")" "$STRIPE"

@@ -1,17 +1,17 @@
 # shellcheck shell=bash
 # What the scripts beside this file share. They source it, then call `train "$@"`, or `begin` and what they want of their own.
-# It reads their settings SCRIPT VENV LAUNCHER INSIDE RANKS JOB SHARDS RAW RUN. A mistake: one line, exit code 2.
+# It reads their settings SCRIPT VENV LAUNCHER INSIDE RANKS JOB SHARDS RAW RUN, and `here`, the directory of this file.
+# A mistake: one line, exit code 2.
 
 fail() { echo "$SCRIPT: $1" >&2; exit 2; }
 
-# Go to the checkout, take the virtual environment, and forget what an outer rank, step or allocation left behind.
+# Go to directory $1, take the virtual environment, and forget what an outer rank, step or allocation left behind.
 begin() {
-  local name here tasks=${SLURM_TASKS_PER_NODE:-}
-  here=$(dirname "${BASH_SOURCE[0]}")
+  local name tasks=${SLURM_TASKS_PER_NODE:-}
   # Slurm runs a copy of a script, which lies elsewhere. One started by hand lies here, within an allocation (salloc) too.
   batch=
   [ -z "${SLURM_JOB_ID:-}" ] || [ "$(dirname "$0")" -ef "$here" ] || batch=$SLURM_JOB_ID
-  cd "$here/.." || exit 2
+  cd "$1" || exit 2
   # A job inherits the variables of the shell that submitted it. Those of an MPI rank make Python wait for ranks that are
   # not there. Those of a step or of another allocation change what srun asks for, beneath mpirun too: it is refused.
   for name in $(compgen -e); do
@@ -52,28 +52,49 @@ find_launcher() {
   fi
 }
 
-# Run a command to its end and set `code` to its exit code; `asked` where Slurm asked for a stop that it does not mend itself.
+running='' stopped='' asked='' lost=''
+
+# Run a command to its end and set `code` to its exit code; `stopped` where a signal asked for that, and `asked` where it was
+# Slurm's, for a stop that it does not mend itself.
 supervise() {
-  local running told=1
-  asked=''
+  local told=1
   # Slurm tells this shell alone, and mpirun ends its ranks at SIGTERM and SIGINT within half a second but passes SIGUSR2
   # on to them: in a process group of its own it gets that one, from here, and no Ctrl-C.
   set -m
   "$@" < /dev/null &
   running=$!
-  trap 'told=1 asked=1; kill -USR2 "$running" 2> /dev/null || true' USR1 USR2
+  trap 'told=1 stopped=1 asked=1; kill -USR2 "$running" 2> /dev/null || true' USR1 USR2
   # scancel is final, and after a preemption Slurm requeues by itself.
-  trap 'told=1; kill -USR2 "$running" 2> /dev/null || true' TERM INT HUP
+  trap 'told=1 stopped=1; kill -USR2 "$running" 2> /dev/null || true' TERM INT HUP
   while [ -n "$told" ]; do   # a signal ends `wait`, not the run
     told='' code=0
     wait "$running" || code=$?
   done
 }
 
+# Where the command that trained the run in directory $1 ended with 0, look whether that is true: a launcher that has lost a
+# node may say so. A run is finished when its models are there; it may be `lost` a few times.
+doubt() {
+  if [ "$code" != 0 ] || [ ! -d "$1/log" ] || [ -e "$1/model/index.json" ]; then
+    return
+  fi
+  echo "$SCRIPT: the launcher ended with 0, but the run in $1 is not finished (a lost node?); started again it goes on." >&2
+  code=1
+  [ "${SLURM_RESTART_COUNT:-0}" -ge 5 ] || lost=1
+}
+
+# Have Slurm start job $1 again where it is to go on.
+requeue() {
+  # 75: a signal stopped the run behind a checkpoint.
+  if { [ "$code" = 75 ] && [ -n "$asked" ]; } || [ -n "$lost" ]; then
+    scontrol requeue "$1"
+  fi
+}
+
 # Train JOB on RANKS ranks: make shards that are missing, start it, stop it behind a checkpoint at a signal, requeue it.
 train() {
-  local ours='' lost=''
-  begin
+  local ours=''
+  begin "$here/.."
   find_launcher
   [ -z "${SHARDS:-}" ] || set -- --set "data.shards=$SHARDS" "$@"
   look "$@"
@@ -86,15 +107,7 @@ train() {
     ours=1
   fi
   supervise "${launcher[@]}" -n "${found[0]}" "${python[@]}" -m mpiconsensus train "$JOB" "$@"
-  # A launcher that has lost a node may end with 0: a run is finished when its models are there. It may be lost so a few times.
-  if [ "$code" = 0 ] && [ -n "$ours" ] && [ -d "$RUN/log" ] && [ ! -e "$RUN/model/index.json" ]; then
-    echo "$SCRIPT: the launcher ended with 0, but the run in $RUN is not finished (a lost node?); started again it goes on." >&2
-    code=1
-    [ "${SLURM_RESTART_COUNT:-0}" -ge 5 ] || lost=1
-  fi
-  # 75: a signal stopped the run behind a checkpoint.
-  if { [ "$code" = 75 ] && [ -n "$asked" ]; } || [ -n "$lost" ]; then
-    [ -z "$batch" ] || [ -z "$ours" ] || scontrol requeue "$batch"
-  fi
+  [ -z "$ours" ] || doubt "$RUN"
+  [ -z "$batch" ] || [ -z "$ours" ] || requeue "$batch"
   exit "$code"
 }

@@ -236,6 +236,26 @@ def test_without_slurm_the_script_trains_all_runs_of_the_list(task):
     assert done.returncode == 2 and "no no-such-mpirun on the PATH" in done.stderr
 
 
+@pytest.mark.parametrize("restarts, requeued", [("0", ["requeue 41_4"]), ("5", [])])
+def test_a_launcher_that_lost_a_node_and_ends_with_0_is_not_believed(task, restarts, requeued):
+    site, env = task
+    (site / "root" / NAMES[4] / "log").mkdir(parents=True)
+    allocation = {"SLURM_JOB_ID": "44", "SLURM_ARRAY_JOB_ID": "41", "SLURM_ARRAY_TASK_ID": "4", "SLURM_RESTART_COUNT": restarts}
+    done = run("bash", SCRIPT, site / "root" / "jobs" / "array-1.txt", cwd=site, **env, **allocation)
+    assert done.returncode == 1 and f"the run in {site}/root/{NAMES[4]} is not finished" in done.stderr
+    assert words(site, "scontrol") == requeued
+
+
+def test_the_script_needs_what_it_shares_with_the_others(site):
+    (site / "slurm").mkdir()
+    shutil.copy(SCRIPT, site / "slurm" / SCRIPT.name)
+    done = submit(site, "--submit")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "needs run.bash beside it" in done.stderr
+    assert not (site / "root").exists()
+    done = run("bash", site / "slurm" / SCRIPT.name, "nowhere.txt", cwd=site)
+    assert done.returncode == 2 and "no ./run.bash; submit by: mpiconsensus sweep" in done.stderr
+
+
 @pytest.mark.parametrize("number, requeued", [(signal.SIGUSR2, ["requeue 41_4"]), (signal.SIGTERM, [])])
 def test_a_signal_reaches_the_launcher_and_time_alone_asks_for_a_requeue(task, number, requeued):
     site, env = task
@@ -248,6 +268,19 @@ def test_a_signal_reaches_the_launcher_and_time_alone_asks_for_a_requeue(task, n
         time.sleep(0.02)
     shell.send_signal(number)
     assert shell.wait(30) == 75 and words(site, "scontrol") == requeued
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+def test_a_signal_that_a_run_does_not_live_to_see_still_ends_the_list(task, number):
+    site, env = task
+    (site / "behaviour").write_text(f"trap 'kill $!; exit 0' USR2; trap '' TERM INT; sleep 60 & touch '{site}/trained'; wait; exit 9\n")
+    shell = subprocess.Popen(["bash", SCRIPT, site / "root" / "jobs" / "array-1.txt"], env=environment(**env))
+    until = time.monotonic() + 30
+    while not (site / "trained").exists():
+        assert shell.poll() is None and time.monotonic() < until
+        time.sleep(0.02)
+    shell.send_signal(number)
+    assert shell.wait(30) == 75 and len(launched(site)) == 1 and words(site, "scontrol") == []
 
 
 def test_the_script_trains_for_real_and_slurm_knows_better_than_the_clock(task, monkeypatch):
@@ -270,5 +303,5 @@ def test_the_script_trains_for_real_and_slurm_knows_better_than_the_clock(task, 
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
 def test_the_script_is_clean():
-    done = run("shellcheck", SCRIPT)
+    done = run("shellcheck", "--external-sources", SCRIPT, cwd=ROOT)
     assert done.returncode == 0, done.stdout

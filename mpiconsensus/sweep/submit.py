@@ -11,6 +11,7 @@ from mpiconsensus.errors import UserError
 from mpiconsensus.sweep import children, states
 
 SCRIPT = Path("slurm/sweep_array.sh")
+SHARED = "run.bash"  # what the script sources: Slurm runs a copy of the script alone, so that it is put beside the list
 # Options of sbatch that are this command's to give, and how to ask for what they do.
 OURS = {"--array": "--at-once K", "-a": "--at-once K", "--ntasks": "--ranks R", "-n": "--ranks R", "--wrap": SCRIPT, "--parsable": "nothing",
         "--output": f"ROOT/{sweepdirectory.OUTPUT}", "-o": f"ROOT/{sweepdirectory.OUTPUT}"}  # fmt: skip
@@ -35,6 +36,7 @@ def submit(sweep, ranks=None, at_once=None, options=(), say=print):
     if not missing:
         say(f"nothing is missing: `mpiconsensus status {sweep.root}`")
         return ""
+    shutil.copyfile(script.with_name(SHARED), sweep.root / sweepdirectory.JOBS / SHARED)
     counts = [min(ranks or vertices[name], vertices[name]) for name in missing]
     listed = _write(sweep.root, [f"{count} {name}" for count, name in zip(counts, missing, strict=True)])
     root = sweep.root.absolute()
@@ -67,6 +69,8 @@ def _script():
     """Return the script of the directory that this is called in, which may have been edited, else that of the checkout."""
     for path in (SCRIPT.absolute(), Path(__file__).resolve().parents[2] / SCRIPT):
         if path.is_file():
+            if not path.with_name(SHARED).is_file():
+                raise UserError(f"{str(path)!r} needs {SHARED} beside it; copy slurm/{SHARED} of the checkout there.")
             return path
     raise UserError(f"there is no {SCRIPT} in {str(Path.cwd())!r}; submit from the checkout, or copy the script from there.")
 
