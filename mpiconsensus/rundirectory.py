@@ -11,6 +11,8 @@ from pathlib import Path
 
 from mpiconsensus.errors import UserError
 
+ASIDE = "job.toml.new"  # the job while it is written
+
 
 def make_directory(job, world, wiring, source, out):
     """Make the run's directory on rank 0 and return its path everywhere; an existing one is never taken."""
@@ -20,7 +22,7 @@ def make_directory(job, world, wiring, source, out):
             directory = _new_directory(job, wiring, source, out)
             hold(directory)
             (directory / "log").mkdir()
-            (directory / "job.toml").write_text(job.to_toml())
+            _put_job(directory, job)
         except FileExistsError as error:
             raise UserError(
                 f"run directory {error.filename!r} is there already; give another name (--out DIR) or move it away; "
@@ -85,7 +87,7 @@ def finished(directory):
 
 def barely_begun(directory):
     """Return whether the directory holds nothing that a run wrote."""
-    return all(path.name == "log" and path.is_dir() and not any(path.iterdir()) for path in directory.iterdir())
+    return all(path.name == ASIDE or path.name == "log" and path.is_dir() and not any(path.iterdir()) for path in directory.iterdir())
 
 
 def move_aside(directory):
@@ -112,7 +114,12 @@ def go_on(directory, job):
     os.rename(directory / "log", directory / "log.old")
     os.rename(directory / "log.new", directory / "log")
     shutil.rmtree(directory / "log.old")
-    aside = directory / "job.toml.new"
+    _put_job(directory, job)
+
+
+def _put_job(directory, job):
+    """Write job.toml, whole or not at all: whatever kills this, a resume finds one that it can read, or none."""
+    aside = directory / ASIDE
     aside.write_text(job.to_toml())
     os.replace(aside, directory / "job.toml")
 

@@ -169,6 +169,7 @@ def test_a_run_that_ended_ahead_of_its_first_checkpoint_is_kept_aside(cli, tmp_p
     assert done.returncode == 0 and "is kept as run.1; starting afresh" in done.stderr
     assert (tmp_path / "run.1" / "job.toml").exists() and Run(tmp_path / "run").complete
     (tmp_path / "empty" / "log").mkdir(parents=True)
+    (tmp_path / "empty" / "job.toml.new").write_text('[training]\nepo')
     assert cli(*job(training__epochs=1), "--out", "empty", "--resume", "auto").returncode == 0
 
 
