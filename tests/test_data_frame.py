@@ -8,7 +8,7 @@ import pytest
 from test_data import FEATURES, IMAGES, recipe, write
 
 from mpiconsensus.data import checksum
-from mpiconsensus.data.frame import Frame
+from mpiconsensus.data.frame import Frame, _Extents
 from mpiconsensus.data.manifest import VERSION
 from mpiconsensus.data.shards import Shard, open_shards
 
@@ -36,6 +36,14 @@ def made(frame, vertex, facts, count, digest):
     y, ids = np.full(count, vertex), np.arange(count) + 7 * vertex
     mean, std = np.full(facts.shape[0], 0.25 + vertex), np.full(facts.shape[0], 2.0 + vertex)
     return frame.head + bytes(frame.bytes_of_x) + frame.tail(vertex, digest, y, ids, mean, std)
+
+
+def test_what_is_written_last_lies_above():
+    memory = _Extents()
+    for at, content in ((2, b"aaaa"), (4, b"bbbb"), (2, b"cccc"), (9, b"d")):
+        memory.seek(at)
+        memory.write(content)
+    assert memory.bytes(0, memory.size) == b"\0\0ccccbb\0d"
 
 
 @pytest.mark.parametrize("facts", [IMAGES, FEATURES, WIDE], ids=["images", "features", "wide"])

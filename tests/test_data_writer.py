@@ -153,9 +153,9 @@ def test_a_failure_under_force_keeps_the_old_set(tmp_path, monkeypatch):
 
 
 def test_a_disk_without_room_is_told_before_anything_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: SimpleNamespace(free=10000))
+    monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: SimpleNamespace(free=4000))
     read = []
-    with pytest.raises(UserError, match=r"the shards take 0\.02 MB, .* has 0\.01 MB free") as error:
+    with pytest.raises(UserError, match=r"the shards take 0\.01 MB, .* has 0\.00 MB free") as error:
         write_shards(tmp_path / "set", recipe(), IMAGES, Stream(samples(IMAGES, 9).y, lambda: read.append(1) or []), samples(IMAGES, 3), partition.divide(9, 2, 1))
     assert "Free space, or choose another OUT" in str(error.value)
     assert not read and list(tmp_path.iterdir()) == []
