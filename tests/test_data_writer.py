@@ -78,6 +78,20 @@ def test_moments_of_blocks_are_those_of_numpy(sizes, images):
         np.testing.assert_allclose(std, exact.std(axis=axes), rtol=1e-10)
 
 
+@pytest.mark.parametrize("facts", [IMAGES, FEATURES], ids=["images", "features"])
+def test_what_is_written_in_pieces_is_whole_and_its_moments_too(tmp_path, monkeypatch, facts):
+    monkeypatch.setattr(writer, "PIECE", 200)
+    train, _ = write(tmp_path / "set", facts, count=50)
+    found = open_shards(tmp_path / "set")
+    for vertex in range(3):
+        shard = found.load(vertex)
+        assert same(shard, train.take(np.searchsorted(train.id, shard.id))) and found.is_whole(vertex)
+    axes = (0, 2, 3) if len(facts.shape) == 3 else 0
+    values = train.x.astype(np.float64) * facts.scale
+    np.testing.assert_allclose(found.facts.mean, values.mean(axis=axes), rtol=1e-12)
+    np.testing.assert_allclose(found.facts.std, values.std(axis=axes), rtol=1e-12)
+
+
 def test_a_constant_feature_is_divided_by_one():
     x = np.full((3000, 2), np.float32(0.1))
     assert moments(x, 1.0)[1].tolist() == [1, 1]
