@@ -29,8 +29,8 @@ import cifar10
 import common
 
 from mpiconsensus.data import partition
-from mpiconsensus.data.shardfile import synchronise
 from mpiconsensus.data.shards import Stream, write_shards
+from mpiconsensus.outputs import synchronise
 
 NAMES = [*cifar10.TRAIN, cifar10.TEST]
 

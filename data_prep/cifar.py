@@ -21,7 +21,7 @@ PIXELS = 3072
 
 
 def raw_files(raw, folder, pickled, names, optional=()):
-    """Return {path: bytes} of the binary version's files; raise UserError for the Python version, folder `pickled`.
+    """Return what common.raw_files does of the binary version's files; raise UserError for the Python version, folder `pickled`.
 
     That one is pickled, and unpickling a file runs what its author put there.
     """

@@ -28,8 +28,8 @@ def main(raw, plan):
     RAW is the archive cifar-10-binary.tar.gz, the folder cifar-10-batches-bin (data_batch_1.bin to
     data_batch_5.bin and test_batch.bin), or a folder that holds one of them. Columns: label, batch.
     """
-    contents = cifar.raw_files(raw, "cifar-10-batches-bin", "cifar-10-batches-py", [*TRAIN, TEST])
-    common.prepare(plan, common.digests(contents), FACTS, lambda: read(contents))
+    contents, sources = cifar.raw_files(raw, "cifar-10-batches-bin", "cifar-10-batches-py", [*TRAIN, TEST])
+    common.prepare(plan, sources, FACTS, lambda: read(contents))
 
 
 def read(contents):

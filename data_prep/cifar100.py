@@ -27,8 +27,8 @@ def main(raw, plan):
     fine_label_names.txt where it is there), or a folder that holds one of them. Columns: label, coarse (one of 20
     superclasses).
     """
-    contents = cifar.raw_files(raw, "cifar-100-binary", "cifar-100-python", list(RECORDS), [NAMES])
-    common.prepare(plan, common.digests(contents), FACTS, lambda: read(contents))
+    contents, sources = cifar.raw_files(raw, "cifar-100-binary", "cifar-100-python", list(RECORDS), [NAMES])
+    common.prepare(plan, sources, FACTS, lambda: read(contents))
 
 
 def read(contents):

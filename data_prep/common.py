@@ -20,6 +20,8 @@ from mpiconsensus.data.shards import Shard, already_written, write_shards
 from mpiconsensus.errors import UserError
 from mpiconsensus.limits import usable_cores
 
+PIECE = 1 << 20  # bytes of a raw file that are read and hashed at a time
+
 
 class Plan(NamedTuple):
     """The arguments of every script but RAW."""
@@ -73,18 +75,18 @@ def arguments(function):
 
 
 def raw_files(raw, folder, names, archive=None, optional=()):
-    """Return {path: bytes or memoryview} of the publishers' files `names`, and of those of `optional` that are there.
+    """Return ({path: bytes or memoryview}, {file name: sha256}) of the publishers' files `names`, and of those of `optional` that are there.
 
     RAW is their folder, one that holds it or the archive (a tar file), or the archive. A name NAME.gz may be unpacked.
     """
     raw = Path(raw)
     if raw.is_file():
-        return _members(raw, names, optional)
+        return _hashed(_members(raw, names, optional))
     if not raw.is_dir():
         raise UserError(f"{raw} is not there; RAW is the folder {folder}, or the one that holds it{f', or {archive}' if archive else ''}.")
     inside = raw / folder if (raw / folder).is_dir() else raw
     if archive and not (inside / names[0]).exists() and (raw / archive).is_file():
-        return _members(raw / archive, names, optional)
+        return _hashed(_members(raw / archive, names, optional))
     paths = [inside / name for name in names] + [inside / name for name in optional if (inside / name).exists()]
     paths = [path.with_suffix("") if path.suffix == ".gz" and not path.exists() and path.with_suffix("").exists() else path for path in paths]
     # One behind the other in memory, so that what belongs together need not be copied there.
@@ -92,22 +94,30 @@ def raw_files(raw, folder, names, archive=None, optional=()):
     ends = np.cumsum(sizes)
     memory = memoryview(np.empty(sum(sizes), np.uint8))
     with ThreadPoolExecutor(usable_cores()) as pool:
-        return dict(zip(paths, pool.map(_read_into, paths, [memory[end - size : end] for end, size in zip(ends, sizes)])))
+        found = list(pool.map(_read_into, paths, [memory[end - size : end] for end, size in zip(ends, sizes)]))
+    return {path: content for path, (content, _) in zip(paths, found)}, {path.name: digest for path, (_, digest) in zip(paths, found)}
 
 
 def _read_into(path, memory):
-    """Return the part of `memory` that the file fills; raise UserError as read_raw."""
-    done = 0
+    """Return (the part of `memory` that the file fills, its sha256); raise UserError as read_raw."""
+    done, digest = 0, hashlib.sha256()
     try:
         with open(path, "rb", buffering=0) as file:
-            while count := file.readinto(memory[done:]):
+            # What has just been read is still in the cache.
+            while count := file.readinto(memory[done : done + PIECE]):
+                digest.update(memory[done : done + count])
                 done += count
     except OSError:
         done = 0
     if not done:
-        return read_raw(path)
+        content = read_raw(path)
+        return content, digests({path: content})[path.name]
     check_head(path, bytes(memory[:512]))
-    return memory[:done]
+    return memory[:done], digest.hexdigest()
+
+
+def _hashed(contents):
+    return contents, digests(contents)
 
 
 def _members(archive, names, optional):

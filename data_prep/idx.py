@@ -13,8 +13,8 @@ NAMES = [f"{split}-{kind}-ubyte.gz" for split in SPLITS for kind in ("images-idx
 
 def prepare(raw, plan, folder, facts):
     """Divide the four files of `folder` into shards."""
-    contents = common.raw_files(raw, folder, NAMES)
-    common.prepare(plan, common.digests(contents), facts, lambda: read(contents, facts))
+    contents, sources = common.raw_files(raw, folder, NAMES)
+    common.prepare(plan, sources, facts, lambda: read(contents, facts))
 
 
 def read(contents, facts):

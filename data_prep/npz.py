@@ -153,19 +153,20 @@ class Arrays:
                 if len(content) != count * size:
                     raise EOFError(f"{name} ends behind sample {start + len(content) // size}")
                 block = np.frombuffer(content, dtype).reshape(count, *shape[1:])
+                numbers = np.arange(start, start + count)
                 if rows is not None:
                     low, high = np.searchsorted(rows, [start, start + count])
-                    block = block[rows[low:high] - start]
-                yield self._as_stored(block, kind, name, start if rows is None else None)
+                    numbers = rows[low:high]
+                    block = block[numbers - start]
+                yield self._as_stored(block, kind, name, numbers)
 
-    def _as_stored(self, block, kind, name, start):
+    def _as_stored(self, block, kind, name, numbers):
         if kind == "features":
             with np.errstate(over="ignore"):
                 values = block.astype(np.float32)
             if not np.isfinite(values).all():
-                row = int(np.argmin(np.isfinite(values).all(axis=1)))
-                where = f"sample {start + row}" if start is not None else "a sample"
-                raise UserError(f"{self.path}: {name} of {where} holds NaN or a number beyond float32; mend it, or leave the sample out.")
+                number = numbers[np.argmin(np.isfinite(values).all(axis=1))]
+                raise UserError(f"{self.path}: {name} of sample {number} holds NaN or a number beyond float32; mend it, or leave the sample out.")
             return values
         return {"gray": lambda: block[:, None], "first": lambda: block, "last": lambda: block.transpose(0, 3, 1, 2)}[kind]()
 

@@ -19,7 +19,7 @@ from mpiconsensus.errors import UserError
 def main(out):
     """Check the set of shards at OUT; exit code 2 where something is wrong, a line for each.
 
-    Compared are the sha256 of every file and of its samples, shapes and types, labels with their range and with the
+    Compared are the checksums of every file and of its samples, shapes and types, labels with their range and with the
     counts of the manifest, features (finite), the skew, and the ids: each training sample is in exactly one shard.
     """
     problems = list(check(out))
@@ -51,7 +51,7 @@ def check(out):
             yield str(error)
             continue
         if not found.has_frame(vertex):
-            yield f"{out / name}: the file does not have the sha256 of the manifest; copy it again, or make the shards again with data_prep/."
+            yield f"{out / name}: the file does not have the checksum of the manifest; copy it again, or make the shards again with data_prep/."
         if vertex >= 0:
             counts.append(np.bincount(shard.y, minlength=found.facts.classes))
             ids.append(shard.id)

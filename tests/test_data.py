@@ -1,5 +1,6 @@
 """Shards: what is written comes back, and what is damaged is named."""
 
+import binascii
 import hashlib
 import json
 import os
@@ -67,36 +68,41 @@ def test_shards_come_back_as_they_were_written(tmp_path, facts):
     assert all(np.all(np.diff(shard.id) > 0) for shard in loaded)
 
 
+def text(value):
+    """Text of fixed length comes as bytes in UTF-8."""
+    return value.decode() if isinstance(value, bytes) else value
+
+
 def test_the_file_is_laid_out_as_documented(tmp_path):
     facts = IMAGES._replace(published_mean=(0.1, 0.2, 0.3), published_std=(1.0, 2.0, 3.0))
     train, _ = write(tmp_path / "set", facts)
     with h5py.File(tmp_path / "set" / "shard-0001.h5") as file:
         assert {name: file[name].dtype for name in file} == {"x": np.uint8, "y": np.int64, "id": np.int64}
         assert all(file[name].id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS for name in file)
-        digest = hashlib.sha256(b"".join(file[name][()].tobytes() for name in ("x", "y", "id"))).hexdigest()
+        digest = f"{binascii.crc32(b''.join(file[name][()].tobytes() for name in ('x', 'y', 'id'))):08x}"
         expected = {
             "format": "mpiconsensus shard",
-            "version": 2,
+            "version": 3,
             "dataset": "pictures",
             "split": "train",
             "vertex": 1,
             "of": 3,
         }
-        expected |= {"partition": "iid", "seed": 1, "scale": 1 / 255, "sha256": digest}
-        assert {name: file.attrs[name] for name in expected} == expected
-        assert list(file.attrs["class_names"]) == ["cat", "dog", "ship"]
+        expected |= {"partition": "iid", "seed": 1, "scale": 1 / 255, "crc32": digest}
+        assert {name: text(file.attrs[name]) for name in expected} == expected
+        assert file.attrs["class_names"].tolist() == [b"cat", b"dog", b"ship"]
         scaled = train.x.astype(np.float64) / 255
         np.testing.assert_allclose(file.attrs["mean"], scaled.mean(axis=(0, 2, 3)), rtol=1e-13)
         np.testing.assert_allclose(file.attrs["std"], scaled.std(axis=(0, 2, 3)), rtol=1e-13)
         assert list(file.attrs["published_mean"]) == [0.1, 0.2, 0.3] and list(file.attrs["published_std"]) == [1, 2, 3]
     with h5py.File(tmp_path / "set" / "test.h5") as file:
-        assert file.attrs["split"] == "test" and file.attrs["vertex"] == -1
+        assert text(file.attrs["split"]) == "test" and file.attrs["vertex"] == -1
     manifest = json.loads((tmp_path / "set" / "manifest.json").read_text())
     for name, digests in manifest["files"].items():
         content = (tmp_path / "set" / name).read_bytes()
         with h5py.File(tmp_path / "set" / name) as file:
             start, size = file["x"].id.get_offset(), file["x"].nbytes
-        assert hashlib.sha256(content[:start] + content[start + size :]).hexdigest() == digests["frame_sha256"]
+        assert f"{binascii.crc32(content[:start] + content[start + size :]):08x}" == digests["frame_crc32"]
     assert sorted(manifest["files"]) == ["shard-0000.h5", "shard-0001.h5", "shard-0002.h5", "test.h5"]
 
 
@@ -145,14 +151,14 @@ def _set(name, value):
 
 
 def _replace(name, function):
-    """Replace a dataset by function(values), and make the sha256 attribute fit it."""
+    """Replace a dataset by function(values), and make the crc32 attribute fit it."""
 
     def change(path):
         with h5py.File(path, "r+") as file:
             values = function(file[name][()])
             del file[name]
             file[name] = values
-            file.attrs["sha256"] = hashlib.sha256(b"".join(file[n][()].tobytes() for n in ("x", "y", "id"))).hexdigest()
+            file.attrs["crc32"] = f"{binascii.crc32(b''.join(file[n][()].tobytes() for n in ('x', 'y', 'id'))):08x}"
 
     return change
 
@@ -205,7 +211,7 @@ DAMAGES = {
     "web page": (lambda path: path.write_bytes(b"<html>" * 999), "HDF5"),
     "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-50]), "HDF5"),
     "format": (_set("format", "table"), "format is table"),
-    "version": (_set("version", 7), "version is 7, expected 2"),
+    "version": (_set("version", 7), "version is 7, expected 3"),
     "data set": (_set("dataset", "digits"), "dataset is digits, expected"),
     "split": (_set("split", "test"), "split is test, expected train"),
     "vertex": (_set("vertex", 0), "vertex is 0, expected 1"),
@@ -226,8 +232,8 @@ DAMAGES = {
     "not a number": (_replace("x", _first(np.nan)), "not finite"),
     "infinite": (_replace("x", _first(np.inf)), "not finite"),
     "id": (_replace("id", lambda ids: ids[::-1].copy()), "id does not ascend"),
-    "another sample": (_replace("x", _first(0.5)), "sha256"),
-    "attribute": (_set("sha256", "0" * 64), "sha256"),
+    "another sample": (_replace("x", _first(0.5)), "checksum"),
+    "attribute": (_set("crc32", "0" * 8), "checksum"),
 }
 
 
@@ -344,27 +350,40 @@ def test_a_directory_that_holds_something_is_not_overwritten(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
-def of_version_1(folder):
-    """Make of a set what version 1 of the format had: another number in each file, and the sha256 of whole files."""
-    manifest = json.loads((folder / "manifest.json").read_text()) | {"version": 1}
-    for name, digests in manifest["files"].items():
+def of_version(version, folder):
+    """Make of a set what version 1 or 2 of the format had: another number in each file, and sha256 (version 1: of whole files)."""
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"version": version}
+    for name in manifest["files"]:
         with h5py.File(folder / name, "r+") as file:
-            file.attrs["version"] = 1
-        del digests["frame_sha256"]
-        digests["sha256"] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            samples = hashlib.sha256(b"".join(file[n][()].tobytes() for n in ("x", "y", "id"))).hexdigest()
+            del file.attrs["crc32"]
+            file.attrs["version"], file.attrs["sha256"] = version, samples
+            start, end = file["x"].id.get_offset(), file["x"].id.get_offset() + file["x"].nbytes
+        content = (folder / name).read_bytes()
+        rest = content if version == 1 else content[:start] + content[end:]
+        rest = {"sha256" if version == 1 else "frame_sha256": hashlib.sha256(rest).hexdigest()}
+        manifest["files"][name] = {"samples_sha256": samples} | rest
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def test_a_set_of_version_1_is_read_and_recognised(tmp_path):
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_set_of_an_earlier_version_is_read_and_recognised(tmp_path, version):
     train, test = write(tmp_path / "set")
-    of_version_1(tmp_path / "set")
+    of_version(version, tmp_path / "set")
     found = open_shards(tmp_path / "set")
     shard = found.load(1)
     assert same(shard, train.take(np.searchsorted(train.id, shard.id))) and same(found.load_test(), test)
     assert all(found.is_whole(vertex) for vertex in (-1, 0, 1, 2)) and shards.already_written(tmp_path / "set", recipe(), IMAGES, 3)
+    file, digest = found.open(1)
+    assert same(file.check(found.facts, digest, np.arange(8)), shard)
+    file.close()
     with h5py.File(tmp_path / "set" / "shard-0001.h5", "r+") as file:
         file.attrs["mean"] = [0.5, 0.5, 0.5]
     assert not found.is_whole(1)
+    with h5py.File(tmp_path / "set" / "shard-0002.h5", "r+") as file:
+        file["x"][0, 0, 0, 0] ^= 1
+    with pytest.raises(UserError, match="checksum"):
+        found.load(2)
 
 
 @pytest.mark.parametrize("part", ["superblock", "first pixel", "last pixel", "label", "id", "mean", "last byte"])

@@ -158,6 +158,7 @@ BAD_ARRAYS = {
     "pickled": ({"x": np.array([{}] * 6, object), "y": Y}, ["x.npy is pickled"]),
     "no x": ({"z": X, "y": Y}, ["holds z, y", "needs x or x_train"]),
     "NaN": ({"x": np.where(np.arange(24).reshape(6, 4) == 13, np.nan, X), "y": Y, "x_test": X, "y_test": Y}, ["sample 3", "NaN"]),
+    "NaN, test samples drawn": ({"x": np.where(np.arange(24).reshape(6, 4) == 13, np.nan, X), "y": Y}, ["x of sample 3", "NaN"]),
     "infinite": ({"x": X.astype(float) * 1e300, "y": Y}, ["beyond float32"]),
     "negative": ({"x": X, "y": Y - 1}, ["label -1 at sample 0"]),
     "empty class": ({"x": X, "y": np.array([0, 1, 3, 0, 1, 3])}, ["class 2 is empty", "--classes 4"]),

@@ -3,26 +3,28 @@
 Array legend: N samples of the file, b samples of a run.
 """
 
-import hashlib
 import math
 import os
 
 import numpy as np
 
+from mpiconsensus.data import checksum
 from mpiconsensus.data.shardfile import Shard, check_finite, check_labels, refuse
 from mpiconsensus.errors import TrainingError
 
 CHECKED = 1 << 20  # bytes that are read and hashed at a time: they stay in the cache
+ALONE = 1 << 10  # bytes of a sample from which on the system reads it into a place of its own
+VECTORS = os.sysconf("SC_IOV_MAX")  # places that one call fills, at most
 
 
 class BlockFile:
-    """The samples of the file `path`: x, y and id lie at `offsets`, as `layout` (shardfile.layout) says.
+    """The samples of the file `path`: x, y and id lie at `offsets`, as `layout` (frame.layout) says; version: of its format.
 
     A read that fails is a UserError up to the end of `check`, and a TrainingError behind it: a run is under way.
     """
 
-    def __init__(self, path, layout, offsets):
-        self.path, self._layout, self._offsets = path, layout, offsets
+    def __init__(self, path, layout, offsets, version):
+        self.path, self._layout, self._offsets, self._version = path, layout, offsets, version
         self.count = layout[0][1][0]
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
         self._was, self._checked = self._stamp(), False
@@ -34,18 +36,26 @@ class BlockFile:
         """Return uninitialised (x, y, id) for `rows` samples, made by `empty(shape, dtype)`."""
         return [empty((rows, *shape[1:]), np.dtype(dtype)) for _, shape, dtype in self._layout]
 
-    def read(self, first, parts):
-        """Fill parts, arrays x (b, ...), y (b,) and id (b,), with the samples from row `first` on."""
-        for field, values in enumerate(parts):
-            self._fill(field, first, values)
+    def scatter(self, first, places, parts):
+        """Put b samples from row `first` on at the rows `places` (b,) of parts, arrays x (N, ...), y (N,) and id (N,)."""
+        for field, out in enumerate(parts):
+            size = out[:1].nbytes
+            if size < ALONE:
+                for start, values in self._runs(field, first, len(places)):
+                    out[places[start - first : start - first + len(values)]] = values
+                continue
+            # The system puts each sample where it belongs, so that it is copied once.
+            view, starts = memoryview(out.reshape(-1).view(np.uint8)), (places * size).tolist()
+            for low in range(0, len(starts), VECTORS):
+                self._fill(field, first + low, [view[at : at + size] for at in starts[low : low + VECTORS]])
 
     def check(self, facts, digest, held=()):
         """Read everything once; return the samples of the rows `held`, ascending, as a Shard.
 
-        Raise UserError unless labels, ids and features are what `facts` say, and the sha256 of x, y and id is `digest`.
+        Raise UserError unless labels, ids and features are what `facts` say, and the checksum of x, y and id is `digest`.
         """
         kept = self.empty(len(held))
-        held, found = np.asarray(held, np.int64), hashlib.sha256()
+        held, found = np.asarray(held, np.int64), checksum.start(self._version)
         before = None
         for field, out in enumerate(kept):
             for first, values in self._runs(field):
@@ -61,40 +71,53 @@ class BlockFile:
                 low, high = np.searchsorted(held, (first, first + len(values)))
                 out[low:high] = values[held[low:high] - first]
         if found.hexdigest() != digest:
-            refuse(self.path, "the samples do not have the sha256 that was recorded when they were written")
+            refuse(self.path, "the samples do not have the checksum that was recorded when they were written")
         self._checked = True
         return Shard(*kept)
 
-    def frame_sha256(self):
-        """Return the sha256 of the bytes before and behind x, without those of x."""
+    def frame_checksum(self):
+        """Return the checksum of the bytes before and behind x, without those of x."""
         start, (_, shape, dtype) = self._offsets[0], self._layout[0]
         self._file.seek(0)
-        found = hashlib.sha256(self._file.read(start))
+        found = checksum.start(self._version)
+        found.update(self._file.read(start))
         self._file.seek(start + math.prod(shape) * np.dtype(dtype).itemsize)
         found.update(self._file.read())
         return found.hexdigest()
 
-    def _runs(self, field):
+    def _runs(self, field, start=0, count=None):
+        """Yield (first row, values) of runs of samples, in memory that the next run takes again."""
         _, (_, *shape), dtype = self._layout[field]
-        each = max(1, CHECKED // (int(np.prod(shape)) * np.dtype(dtype).itemsize))
-        buffer = np.empty((min(each, self.count), *shape), dtype)
-        for first in range(0, self.count, each):
-            values = buffer[: self.count - first]
-            self._fill(field, first, values)
+        end = self.count if count is None else start + count
+        each = max(1, CHECKED // self._bytes(field))
+        buffer = np.empty((min(each, end - start), *shape), dtype)
+        for first in range(start, end, each):
+            values = buffer[: end - first]
+            self._fill(field, first, [memoryview(values.reshape(-1).view(np.uint8))])
             yield first, values
 
-    def _fill(self, field, first, values):
-        view = memoryview(values.reshape(-1).view(np.uint8))
-        at, name = self._offsets[field] + first * (values.nbytes // len(values)), self._layout[field][0]
+    def _bytes(self, field):
+        """Return the bytes of a sample in a dataset."""
+        _, (_, *shape), dtype = self._layout[field]
+        return math.prod(shape) * np.dtype(dtype).itemsize
+
+    def _fill(self, field, first, views):
+        """Fill `views`, bytes of whole samples, from row `first` on."""
+        name, size, left = self._layout[field][0], self._bytes(field), sum(map(len, views))
+        at, last = self._offsets[field] + first * size, first + left // size - 1
         try:
-            while len(view):
-                done = os.preadv(self._file.fileno(), [view], at)
+            while left:
+                done = os.preadv(self._file.fileno(), views, at)
                 if not done:
-                    self._refuse(f"the file ends within {name} of samples {first} to {first + len(values) - 1} of {self.count}")
-                view, at = view[done:], at + done
+                    self._refuse(f"the file ends within {name} of samples {first} to {last} of {self.count}")
+                left, at = left - done, at + done
+                while left and done >= len(views[0]):
+                    done -= len(views[0])
+                    views = views[1:]
+                views = [views[0][done:], *views[1:]]
             changed = self._stamp() != self._was
         except OSError as error:
-            self._refuse(f"{name} of samples {first} to {first + len(values) - 1} cannot be read ({error.strerror})")
+            self._refuse(f"{name} of samples {first} to {last} cannot be read ({error.strerror})")
         if changed:
             self._refuse("the file was changed while it was in use")
 

@@ -5,11 +5,12 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
+from mpiconsensus.data import checksum
 from mpiconsensus.errors import UserError
 
 FORMAT = "mpiconsensus shard"
-VERSION = 2
-READ = (1, 2)  # versions that are read: in version 1 the sha256 of a whole file stands in the manifest, and x is hashed twice
+VERSION = 3
+READ = tuple(checksum.KINDS)  # versions that are read; they differ in their checksums
 
 
 class Facts(NamedTuple):
@@ -125,8 +126,8 @@ def _problem(m):
         return f"scale = {m['scale']} is not positive"
     for name in [file_name(vertex, n) for vertex in [*range(n), -1]]:
         digests = m["files"].get(name)
-        if not isinstance(digests, dict) or not {"sha256" if m["version"] == 1 else "frame_sha256", "samples_sha256"} <= set(digests):
-            return f"the sha256 of {name} are missing"
+        if not isinstance(digests, dict) or not set(checksum.recorded(m["version"])) <= set(digests):
+            return f"the {checksum.name(m['version'])} of {name} are missing"
     # Sets made before labels were counted have none.
     labels = m.get("labels", [[size] + [0] * (m["classes"] - 1) for size in m["sizes"]])
     if not (

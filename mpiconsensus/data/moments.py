@@ -11,6 +11,7 @@ import numpy as np
 from mpiconsensus.limits import usable_cores
 
 BLOCK = 1024  # samples
+CACHE = 1 << 20  # bytes that are summed at a time
 RUN = 256  # pixels of 8 bits whose squares sum up to less than 2^24
 
 
@@ -25,7 +26,8 @@ class Moments:
         self.merge(sums(x))
 
     def merge(self, other):
-        """Take in the sums of a block, as `sums` returns them."""
+        """Take in the sums of a block, as `sums` returns them, or other Moments."""
+        other = other._sums if isinstance(other, Moments) else other
         if self._sums is None:
             self._sums = other
         elif other[1].dtype == object:
@@ -54,16 +56,22 @@ def sums(x):
 
 
 def _of_images(x):
-    pixels = x[0, 0].size
-    first, second = np.zeros(x.shape[1], np.int64), np.zeros(x.shape[1], np.int64)
-    for start in range(0, len(x), 64):
-        values = x[start : start + 64].astype(np.float32).reshape(-1, pixels)
-        for at in range(0, pixels, RUN) if pixels % RUN else [0]:
-            run = values[:, at : at + RUN] if pixels % RUN else values.reshape(-1, RUN)
-            ones = np.ones(run.shape[1], np.float32)
-            # Whole numbers below 2^24: exact in float32, whatever their order.
-            for total, sums_of_runs in ((first, run @ ones), (second, np.matmul(run[:, None, :], run[:, :, None]))):
-                total += sums_of_runs.reshape(-1, x.shape[1], run.size // len(values) // run.shape[1]).sum(axis=(0, 2), dtype=np.int64)
+    pixels, channels = x[0, 0].size, x.shape[1]
+    first, second = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
+    step = max(1, CACHE // (4 * channels * pixels))
+    values = np.empty((min(step, len(x)), *x.shape[1:]), np.float32)
+    for start in range(0, len(x), step):
+        some = values[: len(x) - start]
+        np.copyto(some, x[start : start + step])
+        # Whole numbers below 2^24 in a run: exact in float32, whatever their order.
+        if pixels % RUN:
+            flat = some.reshape(-1, pixels)
+            runs = [flat[:, at : at + RUN] for at in range(0, pixels, RUN)]
+        else:
+            runs = [some.reshape(-1, RUN)]
+        for run in runs:
+            for total, of_runs in ((first, np.einsum("ij->i", run)), (second, np.einsum("ij,ij->i", run, run))):
+                total += of_runs.reshape(len(some), channels, -1).sum(axis=(0, 2), dtype=np.int64)
     return x[:, 0].size, first.astype(object), second.astype(object)
 
 

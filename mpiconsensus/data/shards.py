@@ -5,10 +5,10 @@ shard-0007.h5 (four digits, more where n > 10000) and test.h5:
     y     int64 (N,), class of a sample, 0..classes-1
     id    int64 (N,), index in the source, ascending
     attributes: format, version, dataset, split (train, test), vertex (-1 in test.h5), of, partition, seed,
-    class_names, scale, mean, std, published_mean and published_std where there are any, sha256 of the bytes
+    class_names, scale, mean, std, published_mean and published_std where there are any, crc32 of the bytes
     of x, y and id, one after another.
-manifest.json says what the set is, how it was made, two sha256 of every file, that of its samples and, `frame_sha256`, that of its
-bytes before and behind x (version 1, which is read too, had that of all its bytes), and `labels`, the samples of each class in
+manifest.json says what the set is, how it was made, two CRC-32 of every file, that of its samples and, `frame_crc32`, that of its
+bytes before and behind x (versions 1 and 2, which are read too, have sha256; in 1 that of a whole file is the second), and `labels`, the samples of each class in
 each shard, with their `skew` (partition.skew). It is written last, into a
 temporary directory that then takes the set's name: a directory with a manifest is complete.
 
@@ -23,10 +23,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from mpiconsensus.data import checksum
 from mpiconsensus.data.blockfile import BlockFile
+from mpiconsensus.data.frame import layout, split_of
 from mpiconsensus.data.manifest import FORMAT, Facts, as_recorded, file_name, read_manifest
 from mpiconsensus.data.moments import moments
-from mpiconsensus.data.shardfile import Shard, check_samples, layout, refuse, sha256, split_of
+from mpiconsensus.data.shardfile import Shard, check_samples, refuse
 from mpiconsensus.data.writer import Stream, file_sha256, is_set, write_shards
 from mpiconsensus.errors import UserError
 from mpiconsensus.limits import usable_cores
@@ -52,7 +54,7 @@ class ShardSet:
         return self._read(-1)
 
     def open(self, vertex):
-        """Return (BlockFile of the shard of `vertex`, its recorded sha256), its samples not yet checked."""
+        """Return (BlockFile of the shard of `vertex`, its recorded checksum), its samples not yet checked."""
         path, laid_out = self._place(vertex)
         with self._checked(path, vertex) as file:
             found = [_dataset(path, file, *wanted) for wanted in laid_out]
@@ -60,7 +62,7 @@ class ShardSet:
             if None in offsets or file.userblock_size:
                 refuse(path, "its datasets are not contiguous, as data.memory needs them")
             digest = self._recorded(path, file)
-        return BlockFile(path, laid_out, offsets), digest
+        return BlockFile(path, laid_out, offsets, self.manifest["version"]), digest
 
     def _place(self, vertex):
         """Return the path of a file and the layout of its datasets."""
@@ -68,9 +70,10 @@ class ShardSet:
         return self.directory / file_name(vertex, self.manifest["shards"]), layout(count, self.facts)
 
     def _recorded(self, path, file):
-        """Return the sha256 of the samples, "" where file and manifest do not agree on it."""
-        digest = self.manifest["files"][path.name]["samples_sha256"]
-        return digest if file.attrs.get("sha256") == digest else ""
+        """Return the checksum of the samples, "" where file and manifest do not agree on it."""
+        version = self.manifest["version"]
+        digest = self.manifest["files"][path.name][checksum.recorded(version)[0]]
+        return digest if _attribute(file, checksum.name(version)) == digest else ""
 
     def _read(self, vertex):
         path, laid_out = self._place(vertex)
@@ -78,22 +81,22 @@ class ShardSet:
             shard = Shard(*(_dataset(path, file, *wanted)[()] for wanted in laid_out))
             digest = self._recorded(path, file)
         check_samples(path, shard, self.facts)
-        if sha256(shard) != digest:
-            refuse(path, "the samples do not have the sha256 that was recorded when they were written")
+        if checksum.samples(shard, self.manifest["version"]) != digest:
+            refuse(path, "the samples do not have the checksum that was recorded when they were written")
         return shard
 
     def has_frame(self, vertex):
         """Return whether the bytes of the file of `vertex` but for x, which `load` compares, are as they were written."""
         path, _ = self._place(vertex)
-        recorded = self.manifest["files"][path.name]
+        recorded = self.manifest["files"][path.name][checksum.recorded(self.manifest["version"])[1]]
         if self.manifest["version"] == 1:
-            return file_sha256(path) == recorded["sha256"]
+            return file_sha256(path) == recorded
         try:
             file, _ = self.open(vertex)
         except UserError:
             return False
         try:
-            return file.frame_sha256() == recorded["frame_sha256"]
+            return file.frame_checksum() == recorded
         finally:
             file.close()
 
@@ -118,7 +121,7 @@ class ShardSet:
         try:
             with h5py.File(path, "r", locking=False) as file:
                 for name, value in expected.items():
-                    found = file.attrs.get(name)
+                    found = _attribute(file, name)
                     if np.ndim(found) > 0 or found != value:
                         refuse(path, f"{name} is {found}, expected {value}")
                 yield file
@@ -166,6 +169,12 @@ def _compare(out, wanted, advice):
         for vertex, whole in zip(vertices, pool.map(found.is_whole, vertices)):
             if not whole:
                 raise UserError(f"{out / file_name(vertex, manifest['shards'])} is missing or altered; {advice}.")
+
+
+def _attribute(file, name):
+    """Return an attribute, text as str: versions 1 and 2 of the format have text of any length, which h5py decodes itself."""
+    found = file.attrs.get(name)
+    return found.decode("utf-8", "replace") if isinstance(found, bytes) else found
 
 
 def _dataset(path, file, name, shape, dtype):

@@ -5,6 +5,8 @@ cuts it into windows of several blocks; the samples of a window are shuffled tog
 is read into other memory. Nothing depends on when a read ends: the order of samples is a function of (seed, vertex, pass)
 and of the layout, which comes from the shard's size, the bound, the batch size and the fraction held out.
 
+A sample is read straight into the place that the shuffled order gives it, so that a batch is a run of the window, not copied.
+
 Array legend: N samples of the shard, b samples of a block, B batch, g number of a window, counted over all passes.
 """
 
@@ -76,17 +78,17 @@ class StreamLoader:
         starts = np.arange(layout.blocks + 1) * layout.rows
         starts[-1] = file.count
         self._starts, self._kept = starts, np.diff(starts) - np.diff(np.searchsorted(held, starts))
-        self._x, self._y, self._id = file.empty(self.batch_size, empty)
         # Window g lies in slot g % 2, so that the next one never comes into the memory of the one in use.
-        self._slots = [file.empty(layout.most), file.empty(layout.most)]
+        self._slots = [file.empty(layout.most, empty), file.empty(layout.most, empty)]
+        self._across = file.empty(self.batch_size, empty)  # a batch of two windows
         self._reader, self._readings = reader, {}
         self._pass, self._parts, self._ends = None, None, None
-        self._count = 0
+        self._count, self._shown = 0, self._across
 
     def batch(self, count):
         """Return (x, y) of the count-th batch that this vertex ever draws, from 0; x (B, ...), y (B,) int64.
 
-        Both are buffers of this loader: the next call overwrites them. Wait for the reader where it is behind; raise
+        Both are memory of this loader, which the next call may overwrite: do not write to them. Wait for the reader where it is behind; raise
         TrainingError where the file cannot be read.
         """
         number, position = divmod(count, self.batches_per_pass)
@@ -98,30 +100,37 @@ class StreamLoader:
             window = int(np.searchsorted(self._ends, at, side="right"))
             g = number * self.layout.windows + window
             first = at - (self._ends[window - 1] if window else 0)
-            rows = self._order(g)[first : first + self.batch_size - filled]
-            for values, out in zip(self._slots[g % 2], (self._x, self._y, self._id)):
-                # mode="clip": with the default, "raise", numpy fills a copy of the buffer first.
-                np.take(values, rows, axis=0, out=out[filled : filled + len(rows)], mode="clip")
-            at, filled = at + len(rows), filled + len(rows)
-        return self._x, self._y
+            end = min(first + self.batch_size - filled, self._kept_in(window))
+            self._wait(g)
+            found = [values[first:end] for values in self._slots[g % 2]]
+            if end - first == self.batch_size:
+                self._shown = found
+            else:
+                self._shown = self._across
+                for values, out in zip(found, self._across):
+                    out[filled : filled + end - first] = values
+            at, filled = at + end - first, filled + end - first
+        return self._shown[0], self._shown[1]
 
     def shown(self):
         """Return (ids of the samples of the last batch, (B,), number of its pass)."""
-        return self._id, self._count // self.batches_per_pass
+        return self._shown[2], self._count // self.batches_per_pass
+
+    def _kept_in(self, window):
+        return int(self._ends[window] - (self._ends[window - 1] if window else 0))
 
     def _blocks(self, number):
         """Return the blocks of each window of a pass."""
         order = generator(self.seed, "blocks", self.vertex, number).permutation(self.layout.blocks)
         return np.array_split(order, self.layout.windows)
 
-    def _order(self, g):
-        """Return the shuffled rows of window g within its slot; the window behind it is under way from then on."""
+    def _wait(self, g):
+        """Return when window g is in its slot; the window behind it is under way from then on."""
         if g not in self._readings:
             self._start(g)
-        order = self._readings[g].wait()
+        self._readings[g].wait()
         if g + 1 not in self._readings:
             self._start(g + 1)
-        return order
 
     def _start(self, g):
         # The thread works in order: what else was to come into this slot has come before, and is overwritten.
@@ -129,14 +138,16 @@ class StreamLoader:
         self._readings[g] = self._reader.start(lambda: self._read(g), self.file.path)
 
     def _read(self, g):
-        """Read window g into its slot, and return the rows that stay, shuffled."""
+        """Read window g into its slot, in its shuffled order; rows that are held out come behind those that stay."""
         number, window = divmod(g, self.layout.windows)
-        slot, at, rows = self._slots[g % 2], 0, []
-        for block in self._blocks(number)[window]:
-            first, end = self._starts[block : block + 2]
-            self.file.read(int(first), [values[at : at + end - first] for values in slot])
-            low, high = np.searchsorted(self.held, (first, end))
-            rows.append(np.delete(np.arange(at, at + end - first), self.held[low:high] - first))
-            at += end - first
-        rows = np.concatenate(rows)
-        return generator(self.seed, "window", self.vertex, g).permutation(rows)
+        blocks, lengths = self._blocks(number)[window], np.diff(self._starts)
+        stays = np.ones(lengths[blocks].sum(), bool)
+        ends = np.cumsum(lengths[blocks])
+        for block, end in zip(blocks, ends):
+            low, high = np.searchsorted(self.held, self._starts[block : block + 2])
+            stays[end - lengths[block] + self.held[low:high] - self._starts[block]] = False
+        order = generator(self.seed, "window", self.vertex, g).permutation(np.flatnonzero(stays))
+        places = np.empty(len(stays), np.int64)
+        places[np.concatenate([order, np.flatnonzero(~stays)])] = np.arange(len(stays))
+        for block, end in zip(blocks, ends):
+            self.file.scatter(int(self._starts[block]), places[end - lengths[block] : end], self._slots[g % 2])

@@ -12,16 +12,17 @@ import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from mpiconsensus.data import partition
+from mpiconsensus.data.frame import Frame, layout, split_of
 from mpiconsensus.data.manifest import FORMAT, VERSION, as_recorded, check_manifest, file_name
 from mpiconsensus.data.moments import Moments, moments
-from mpiconsensus.data.shardfile import Shard, ShardFile, check_finite, check_labels, check_samples, layout, refuse
+from mpiconsensus.data.shardfile import Shard, ShardFile, check_finite, check_labels, check_samples, refuse
 from mpiconsensus.errors import UserError
 from mpiconsensus.limits import usable_cores
 from mpiconsensus.outputs import synchronise
@@ -64,34 +65,23 @@ def write_shards(out, recipe, facts, train, test, parts, force=False, progress=N
     rows = dict(enumerate(parts)) | {-1: np.arange(len(test.y))}
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with _aside(out) as temporary:
-            heads = {}
-            files = {
-                vertex: ShardFile(temporary / file_name(vertex, n), vertex, n, len(own), facts, recipe, heads)
-                for vertex, own in rows.items()
-            }
+        with _aside(out) as temporary, ExitStack() as frames:
+            files = _begun(temporary, rows, n, facts, recipe, frames)
             _require_room(out, sum(file.size for file in files.values()))
             told = _Told(progress, sum(file.bytes_of_x for file in files.values()))
-            targets = {vertex: (files[vertex], rows[vertex]) for vertex in range(n)}
-            if isinstance(train, Stream):
-                mean, std = _fill_in_order(out, train, facts, targets, told)
-            else:
-                mean, std = moments(train.x, facts.scale)
-            if isinstance(test, Stream):
-                _fill_in_order(out, test, facts, {-1: (files[-1], rows[-1])}, told)
+            mean, std = _fill(out, train, facts, {vertex: (files[vertex], rows[vertex]) for vertex in range(n)}, told)
+            _fill(out, test, facts, {-1: (files[-1], rows[-1])}, told)
             facts = facts._replace(mean=mean, std=std)
             manifest |= facts.to_json() | {"sizes": [len(part) for part in parts], "test_size": len(test.y)}
-            manifest |= {"labels": counts.tolist(), "skew": partition.skew(counts).round(6).tolist()}
-            # The disk writes one file while another one is hashed.
+            manifest |= {"labels": counts.tolist(), "skew": partition.skew(counts).round(6).tolist(), "files": {}}
             with ThreadPoolExecutor(WAITING) as disk:
-
-                def finish(vertex):
-                    digests = _finished(test if vertex < 0 else train, files[vertex], rows[vertex], mean, std, told)
-                    return digests, disk.submit(synchronise, files[vertex].path)
-
-                ended = _side_by_side(finish, files)
-            found = {vertex: (digests, written.result())[0] for vertex, (digests, written) in ended.items()}
-            manifest["files"] = {files[vertex].path.name: digests for vertex, digests in found.items()}
+                written = []
+                for vertex, file in files.items():
+                    of = test if vertex < 0 else train
+                    manifest["files"][file.path.name] = file.finish(of.y[rows[vertex]], of.id[rows[vertex]], mean, std)
+                    written.append(disk.submit(synchronise, file.path))
+            for synchronised in written:
+                synchronised.result()
             check_manifest(out, manifest)
             (temporary / "manifest.json").write_text(_text(manifest), encoding="utf-8")
             synchronise(temporary / "manifest.json")
@@ -204,24 +194,45 @@ class _Told:
                 self._progress(self._done, self._total)
 
 
-def _side_by_side(function, vertices):
-    """Return {vertex: function(vertex)}, on all cores: hashing, copying and writing leave the interpreter to others."""
-    pool = ThreadPoolExecutor(usable_cores())
-    try:
-        return dict(zip(vertices, pool.map(function, vertices)))
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _begun(directory, rows, n, facts, recipe, stack):
+    """Return {vertex: ShardFile} for the samples at `rows`, {vertex: array}; what HDF5 holds for them goes with `stack`."""
+    frames, files = {}, {}
+    for vertex, own in rows.items():
+        key = len(own), split_of(vertex)
+        if key not in frames:
+            frames[key] = stack.enter_context(closing(Frame(*key, n, facts, recipe)))
+        files[vertex] = ShardFile(directory / file_name(vertex, n), vertex, frames[key])
+    return files
 
 
-def _finished(samples, file, rows, mean, std, told):
-    """Write what the file of the samples at `rows` lacks, and return its digests."""
-    if isinstance(samples, Shard):
-        step = max(1, PIECE * len(rows) // max(1, file.size))
+def _fill(out, samples, facts, targets, told):
+    """Append x of a Shard or Stream to `targets`, {vertex: (ShardFile, rows)}; return (mean, std) of all of it."""
+    if isinstance(samples, Stream):
+        return _fill_in_order(out, samples, facts, targets, told)
+    # Whole numbers sum up to the same in any order, others in the order of the source.
+    whole = samples.x.dtype == np.uint8
+
+    def fill(vertex):
+        file, rows = targets[vertex]
+        found, step = Moments(), max(1, PIECE * len(rows) // file.size)
         for start in range(0, len(rows), step):
             block = samples.x[rows[start : start + step]]
+            if whole:
+                found.add(block)
             file.append(block)
             told.add(block.nbytes)
-    return file.finish(samples.y[rows], samples.id[rows], mean, std)
+        return found
+
+    together = Moments()
+    pool = ThreadPoolExecutor(usable_cores())
+    try:
+        # All cores: hashing, copying, summing and writing leave the interpreter to others.
+        for found in pool.map(fill, targets):
+            if whole:
+                together.merge(found)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return together.result(facts.scale) if whole else moments(samples.x, facts.scale)
 
 
 def _fill_in_order(out, stream, facts, targets, told):
