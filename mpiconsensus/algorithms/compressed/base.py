@@ -10,7 +10,10 @@ from abc import abstractmethod
 import numpy as np
 
 from mpiconsensus.algorithms.base import Algorithm
+from mpiconsensus.compress import WEIGHTED, parse
 from mpiconsensus.errors import UserError
+
+IMPORTANCE = ("importance_steps", "importance_eta", "importance_scale", "importance_bounds")  # of the operators that choose by it
 
 
 class Compressed(Algorithm):
@@ -30,6 +33,9 @@ class Compressed(Algorithm):
     def __init__(self, setting):
         super().__init__(setting)
         self.options = setting.compression
+        kind = parse(self.options.operator)[0]
+        if kind in WEIGHTED:
+            self.settings = (*self.settings, *IMPORTANCE, *(["importance_normalised"] if hasattr(kind, "normalised") else []))
         if set(self.train_every) != {1}:
             raise UserError(
                 f"algorithm.name = {self.name} needs equal powers and algorithm.train_every = 1: every vertex sends what changed at every step. "
