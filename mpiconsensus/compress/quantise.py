@@ -16,6 +16,7 @@ class QSGD(Compressor):
     name = "qsgd"
     formula = "|x|_2 sign(x_i) level_i / s, the level rounded at random; Alistarh et al. 2017"
     unbiased = draws = True
+    MOST = 1 << 24  # levels
 
     def __init__(self, d, dtype=np.float32, shape=None, s=16):
         super().__init__(d, dtype, shape)

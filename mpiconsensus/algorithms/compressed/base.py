@@ -42,13 +42,17 @@ class Compressed(Algorithm):
                 "For unequal vertices take algorithm.name = consensus."
             )
 
-    def open(self, codec, hosted, dtype):
-        """Make the state of the vertices `hosted`; codec: one of the vertices' compressors, which are alike."""
+    def check(self, codec):
+        """Raise UserError where the method cannot do with a compressor."""
         if self.needs == "unbiased" and not codec.unbiased:
             raise UserError(
                 f"algorithm.name = {self.name} needs an unbiased compressor, compression.operator = {self.options.operator} is not; "
                 "take rand-k-unbiased, natural, qsgd, or algorithm.name = ef21."
             )
+
+    def open(self, codec, hosted, dtype):
+        """Make the state of the vertices `hosted`; codec: one of the vertices' compressors, which are alike."""
+        self.check(codec)
         self.hosted, self.codec = hosted, codec
         self.factor = codec.scale if self.needs == "contractive" and codec.unbiased else 1.0
         for name in self.own:
