@@ -97,6 +97,7 @@ KEYS = [
     Key("compression.importance_steps", "int", 1, "importance and the md operators: steps of mirror descent by which the weights of a step are sought, each a gradient", low=1, high=100),
     Key("compression.importance_eta", "float", 0.0, "importance and the md operators: step of mirror descent on the weights; 0: 1 / (lr^2 L d max|g|^2), which needs the smoothness", low=0.0),
     Key("compression.importance_scale", "str", "d", "the weights of importance: their sum is d (all 1 is the plain step), their largest is 1 (max), or their sum is 1 (unit)", ("d", "max", "unit")),
+    Key("compression.importance_normalised", "bool", False, "md-greedy-weighted and md-weighted-greedy: true: what is sent is scaled by k / the sum of the weights chosen, as the authors' code does and their paper does not"),
     Key("compression.importance_bounds", "floats", [], "[a, b]: weights of importance are clipped to them, so that the operator importance contracts; empty: not", low=0.0),
     Key("hetero.powers", "floats", [], "computing power of each vertex: data are divided in proportion; empty: equal", low=0.0),
     Key("hetero.speed", "floats", 1.0, "speed of the gradients of each vertex, emulated: 0.25 takes four times as long; the real run sleeps, the virtual clock counts", low=1e-6),

@@ -103,6 +103,8 @@ def test_operators_choose_and_scale_as_defined(dtype):
     c = compress.make("md-greedy-weighted:2", 5, dtype)
     c.weights, c.normalised = w, True
     np.testing.assert_allclose(c(x), np.array([0, 3, 0, 2.4, 0]) * 2 / 5, rtol=1e-6)
+    c.weights = np.zeros(5, dtype)
+    np.testing.assert_array_equal(c(x), 0)
     c = compress.make("importance:2+power-of-two", 5, dtype)
     c.weights = w
     np.testing.assert_array_equal(c(x), [8, 0, 0, 0, 64])

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from mpiconsensus import compress
-from mpiconsensus.cli import lists
+from mpiconsensus.cli import group, lists
 from mpiconsensus.errors import UserError
 
 
@@ -40,3 +40,14 @@ def test_a_given_one_is_listed_for_a_given_size():
     assert "nearer power of two" in lines["top-k:22+power-of-two"]
     with pytest.raises(UserError, match=r"'top-q'.*Did you mean 'top-k'"):
         lists.compressors.main(["top-k:3", "top-q:3"], standalone_mode=False)
+
+
+def test_the_list_does_for_a_vector_with_room_for_less():
+    assert "svd:4" in listed("--size", "6")
+    with pytest.raises(UserError, match=r"svd:4.*2 x 3 here; give a rank of at most 2"):
+        lists.compressors.main(["svd:4", "--size", "6"], standalone_mode=False)
+
+
+def test_a_dry_run_refuses_what_the_method_cannot_do_with():
+    with pytest.raises(UserError, match=r"diana needs an unbiased compressor, compression.operator = top-k:3 is not"):
+        group.main(["train", "--dry-run", "--set", "algorithm.name=diana", "--set", "compression.operator=top-k:3"], standalone_mode=False)

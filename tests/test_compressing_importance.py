@@ -62,6 +62,34 @@ def test_training_by_importance_is_its_few_lines(operator, bounds):
     t.close()
 
 
+@pytest.mark.parametrize("operator", ["md-greedy-weighted:22", "md-weighted-greedy:22"])
+def test_what_the_weighted_ones_send_is_scaled_by_key(operator):
+    t = trainer(planned(operator, compression__importance_normalised=True))
+    shard, x = t.loaders[0].shard, t.block.parameters(0).numpy()[:112].copy()
+    for _ in range(STEPS):
+        t.step()
+
+    def choose(w, g):
+        s, sent = CHOICES[operator](w, g)
+        return s, sent * K / w[s].sum()
+
+    expected = reference(shard.x.astype(float), np.where(shard.y == 1, 1.0, -1.0), x, 2.786214233904, choose)
+    np.testing.assert_allclose(t.block.parameters(0).numpy()[:112], expected, rtol=0, atol=1e-10)
+    t.close()
+
+
+def test_keys_of_importance_mean_something_to_the_operators_that_have_them():
+    changes = {"compression__importance_eta": 2.0, "compression__importance_normalised": True}
+    told = {}
+    for operator in ("md-greedy-weighted:22", "md-greedy:22", "top-k:22"):
+        t = trainer(planned("importance:22", compression__operator=operator, **changes))
+        told[operator] = [word for word in t.algorithm.unused() if "importance" in word]
+        t.close()
+    assert told["md-greedy-weighted:22"] == []
+    assert told["md-greedy:22"] == ["compression.importance_normalised = True"]
+    assert {"compression.importance_normalised = True", "compression.importance_eta = 2.0"} <= set(told["top-k:22"])
+
+
 def test_a_trial_leaves_parameters_gradient_and_buffers_as_they_are():
     t = trainer(planned("importance:22", compression__importance_eta=1.0, data__dataset="digits", data__partition="iid", training__start="",
                         model__name="digits-cnn", training__batch_size=32, compression__multiple=0.0, training__nonconvex=0.0))  # fmt: skip

@@ -84,7 +84,7 @@ def compressor_rows(specs, size):
 
     rows = []
     for spec in specs or compress.examples():
-        c = compress.make(spec, size)
+        c = compress.make(spec, size, clip=not specs)
         kind = "no bound" if c.constant is None else "unbiased" if c.unbiased else "contractive"
         constant = "" if c.constant is None else f"{'zeta' if c.unbiased else 'alpha'} = {c.constant:.5g}"
         bits = math.ceil(c.bits)

@@ -7,7 +7,7 @@ import numpy as np
 from mpiconsensus.compress.base import Compressor
 from mpiconsensus.compress.identity import Identity
 from mpiconsensus.compress.importance import Greedy, GreedyWeighted, Importants, Stochastic, WeightedGreedy
-from mpiconsensus.compress.lowrank import SVD, PivotedQR, PowerStep, RandomisedSVD, Subspace
+from mpiconsensus.compress.lowrank import SVD, PivotedQR, PowerStep, RandomisedSVD, Subspace, matrix_shape
 from mpiconsensus.compress.powers import Natural, PowerOfTwo, PowerOfTwoLog
 from mpiconsensus.compress.quantise import QSGD, Bfloat, Half, Sign, TernGrad
 from mpiconsensus.compress.sparse import RandK, RandKUnbiased, TopK
@@ -55,6 +55,8 @@ def parse(spec):
     share = cls in SPARSE and re.fullmatch(r"\d*\.\d+", number) and 0 < float(number) <= 1
     if not (whole or share):
         raise UserError(f"compressor {spec!r}: behind {name}: stands {what}; for example {name}:{'0.01' if cls in SPARSE else '4'}.")
+    if cls is QSGD and int(number) > QSGD.MOST:
+        raise UserError(f"compressor {spec!r}: give at most {QSGD.MOST} levels, which are more than a float32 tells apart; for example {name}:16.")
     return cls, int(number) if whole else float(number), values
 
 
@@ -67,7 +69,7 @@ def examples():
 def make(spec, d, dtype=np.float32, shape=None, clip=False):
     """Return the Compressor that `spec` names, for vectors of d elements; UserError where it cannot be.
 
-    clip: where k of d < k elements are to be kept, keep all.
+    clip: where k of d < k elements are to be kept, keep all; where a rank is above that of the matrix, take that of the matrix.
     """
     cls, number, inner = parse(spec)
     if cls in SPARSE:
@@ -79,6 +81,9 @@ def make(spec, d, dtype=np.float32, shape=None, clip=False):
             raise UserError(f"compressor {spec!r}: {inner.name} is not unbiased, {cls.name} is; take natural, or rand-k.")
         return cls(d, dtype, shape, k=k, inner=inner)
     if cls in LOW_RANK:
+        sides = matrix_shape(d, shape)
+        if number > min(sides) and not clip:
+            raise UserError(f"compressor {spec!r}: {d} elements are a matrix of {sides[0]} x {sides[1]} here; give a rank of at most {min(sides)}.")
         return cls(d, dtype, shape, r=number)
     if cls is QSGD:
         return cls(d, dtype, shape, s=number)

@@ -185,7 +185,7 @@ def _sections(scope, sizes, shapes):
 def _compressor(spec, scope, d, shape, dtype):
     """Return the Compressor of a section. Of tensors, low rank leaves those alone that have one dimension, or that factors lengthen."""
     if scope == "tensor" and parse(spec)[0] in LOW_RANK:
-        compressor = make(spec, d, dtype, shape)
+        compressor = make(spec, d, dtype, shape, clip=True)
         if len(shape) < 2 or compressor.values_sent >= d:
             return Identity(d, dtype, shape)
         return compressor

@@ -113,7 +113,8 @@ class GreedyWeighted(Greedy):
 
     def values(self, x, chosen):
         weights = self.weights[chosen]
-        return x[chosen] * (weights * self.dtype.type(self.k / weights.sum()) if self.normalised else weights)
+        total = float(weights.sum()) if self.normalised else 0.0  # 0 too where all weights chosen are
+        return x[chosen] * (weights * self.dtype.type(self.k / total) if total else weights)
 
 
 class WeightedGreedy(GreedyWeighted):

@@ -5,7 +5,9 @@ import math
 import numpy as np
 
 from mpiconsensus.compress import bits
-from mpiconsensus.compress.base import PIECE, Compressor, joined, pack_signs, put_signs
+from mpiconsensus.compress.base import PIECE, Compressor, joined, pack_signs, put_signs, unpack_signs
+
+ROW = 1024  # elements that are summed in their own precision
 
 
 class QSGD(Compressor):
@@ -14,6 +16,7 @@ class QSGD(Compressor):
     name = "qsgd"
     formula = "|x|_2 sign(x_i) level_i / s, the level rounded at random; Alistarh et al. 2017"
     unbiased = draws = True
+    MOST = 1 << 24  # levels
 
     def __init__(self, d, dtype=np.float32, shape=None, s=16):
         super().__init__(d, dtype, shape)
@@ -109,19 +112,30 @@ class Sign(Compressor):
 
     def encode(self, x, random):
         message = np.empty(self.longest, np.uint8)
-        head, total, work = self.dtype.itemsize, 0.0, np.empty(min(self.d, PIECE), self.dtype)
+        head, total, piece = self.dtype.itemsize, 0.0, min(self.d, PIECE)
+        work, negative = np.empty(piece, self.dtype), np.empty(piece, bool)
         for start in range(0, self.d, PIECE):
             part = x[start : start + PIECE]
-            total += float(np.abs(part, out=work[: len(part)]).sum())
-            signs = pack_signs(part)
+            total += _sum(np.abs(part, out=work[: len(part)]))
+            signs = np.packbits(np.signbit(part, out=negative[: len(part)]), bitorder="little")
             message[head + start // 8 :][: len(signs)] = signs
         message[:head].view(self.dtype)[0] = total / self.d
         return message
 
     def decode(self, message, out, random):
-        head = self.dtype.itemsize
-        out[:] = message[:head].view(self.dtype)[0]
-        put_signs(message[head:], out)
+        head, whole = self.dtype.itemsize, out.view(f"u{self.dtype.itemsize}")
+        size = message[:head].copy().view(whole.dtype)[0]
+        for start in range(0, self.d, PIECE):
+            part = whole[start : start + PIECE]
+            part[:] = unpack_signs(message[head + start // 8 :], len(part))
+            np.left_shift(part, whole.dtype.type(8 * head - 1), out=part)
+            np.bitwise_or(part, size, out=part)
+
+
+def _sum(x):
+    """Return the sum of x as a float: of rows that are short, so that the error is small, in fewer passes than numpy's pairwise sum."""
+    whole = len(x) // ROW * ROW
+    return float(np.einsum("ij->i", x[:whole].reshape(-1, ROW)).sum(dtype=np.float64) + x[whole:].sum(dtype=np.float64))
 
 
 class Cast(Compressor):

@@ -29,16 +29,18 @@ def encode(indices, d):
         return np.zeros(1, np.uint8)
     width = (d - 1).bit_length()
     low = rice_parameter(d, k)
-    gaps = np.diff(indices, prepend=-1) - 1
-    quotients = gaps >> low
-    coded = -(-int(k * low + quotients.sum() + k) // 8)
+    gaps = np.empty(k, np.int32 if d < 1 << 31 else np.int64)
+    gaps[0] = indices[0]
+    np.subtract(indices[1:], indices[:-1], out=gaps[1:], casting="unsafe")
+    gaps[1:] -= 1
+    ends = np.cumsum(gaps >> low, dtype=np.int64)
+    ends += np.arange(k)  # where the ones of the unary numbers stand
+    coded = -(-int(k * low + ends[-1] + 1) // 8)
     plain, bitmap = bits.packed_bytes(width, k), -(-d // 8)
     if coded < min(plain, bitmap):
-        return _tagged(GAPS, _unary(quotients), bits.pack(gaps & ((1 << low) - 1), low))
+        return _tagged(GAPS, _ones(ends, int(ends[-1]) + 1), bits.pack(gaps, low))
     if bitmap <= plain:
-        map_ = np.zeros(d, bool)
-        map_[indices] = True
-        return _tagged(BITMAP, np.packbits(map_, bitorder="little"))
+        return _tagged(BITMAP, _ones(indices, d))
     return _tagged(PLAIN, bits.pack(indices, width))
 
 
@@ -57,12 +59,18 @@ def decode(message, d, k):
         return bits.unpack(body, width, k), 1 + bits.packed_bytes(width, k)
     if kind == BITMAP:
         size = -(-d // 8)
-        return np.flatnonzero(np.unpackbits(body[:size], count=d, bitorder="little")), 1 + size
+        return _places(body[:size], d), 1 + size
     low = rice_parameter(d, k)
-    quotients, size = _from_unary(body, d, k, low)
-    rest = bits.packed_bytes(low, k)
-    gaps = (quotients << low) + bits.unpack(body[size : size + rest], low, k)
-    return np.cumsum(gaps + 1) - 1, 1 + size + rest
+    # the zeros of all gaps together are at most the elements that are not chosen, in units of 2**low
+    longest = min(8 * len(body), k + ((d - k) >> low))
+    found = _places(body[: -(-longest // 8)], longest)[:k]
+    size, rest, rank = -(-int(found[-1] + 1) // 8), bits.packed_bytes(low, k), np.arange(k)
+    # up to the i-th one stand the quotients of i gaps and i ones: their sum needs no quotient of its own
+    found -= rank
+    found <<= low
+    found += rank
+    found += np.cumsum(bits.unpack(body[size : size + rest], low, k), out=rank)
+    return found, 1 + size + rest
 
 
 def rice_parameter(d, k):
@@ -70,21 +78,16 @@ def rice_parameter(d, k):
     return max(0, round(math.log2(max(1.0, math.log(2) * d / k))))
 
 
-def _unary(quotients):
-    """Return the bytes of numbers in unary: so many zeros, then a one."""
-    ends = np.cumsum(quotients + 1)
-    line = np.zeros(int(ends[-1]), np.uint8)
-    line[ends - 1] = 1
+def _ones(places, count):
+    """Return `count` bits, ones at the ascending places."""
+    line = np.zeros(count, bool)
+    line[places] = True
     return np.packbits(line, bitorder="little")
 
 
-def _from_unary(body, d, k, low):
-    """Return ((k,) numbers in unary, bytes they took)."""
-    # the zeros of all gaps together are at most the elements that are not chosen, in units of 2**low
-    longest = k + ((d - k) >> low)
-    size = min(len(body), -(-longest // 8))
-    ones = np.flatnonzero(np.unpackbits(body[:size], bitorder="little"))[:k]
-    return np.diff(ones, prepend=-1) - 1, -(-int(ones[-1] + 1) // 8)
+def _places(packed, count):
+    """Return the places of the ones of `count` bits."""
+    return np.flatnonzero(np.unpackbits(packed, count=count, bitorder="little").view(bool))
 
 
 def _tagged(kind, *parts):

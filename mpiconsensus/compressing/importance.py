@@ -19,6 +19,8 @@ class Weights:
         made = [Importance(codec.count, options.importance_scale, eta, low, high) for codec in codecs]
         self.codecs, self.trial, self.smoothness, self.importance = codecs, trial, smoothness, made
         self.inner = options.importance_steps
+        for compressor in (c for codec in codecs for _, c in codec.sections if hasattr(c, "normalised")):
+            compressor.normalised = options.importance_normalised
         for i in range(len(codecs)):
             self._tell(i)
 

@@ -27,6 +27,7 @@ def expected(algorithm, layout, options):
     The first step of some methods, which sends gradients as they are, is left out.
     """
     n, codec = algorithm.n, Codec(options.operator, layout, options.scope)
+    algorithm.check(codec)
     dense = codec.count * codec.dtype.itemsize
     if algorithm.reach == "all":
         chosen = way(codec, n, algorithm.draws_alike)

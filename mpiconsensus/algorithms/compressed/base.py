@@ -10,7 +10,10 @@ from abc import abstractmethod
 import numpy as np
 
 from mpiconsensus.algorithms.base import Algorithm
+from mpiconsensus.compress import WEIGHTED, parse
 from mpiconsensus.errors import UserError
+
+IMPORTANCE = ("importance_steps", "importance_eta", "importance_scale", "importance_bounds")  # of the operators that choose by it
 
 
 class Compressed(Algorithm):
@@ -30,19 +33,26 @@ class Compressed(Algorithm):
     def __init__(self, setting):
         super().__init__(setting)
         self.options = setting.compression
+        kind = parse(self.options.operator)[0]
+        if kind in WEIGHTED:
+            self.settings = (*self.settings, *IMPORTANCE, *(["importance_normalised"] if hasattr(kind, "normalised") else []))
         if set(self.train_every) != {1}:
             raise UserError(
                 f"algorithm.name = {self.name} needs equal powers and algorithm.train_every = 1: every vertex sends what changed at every step. "
                 "For unequal vertices take algorithm.name = consensus."
             )
 
-    def open(self, codec, hosted, dtype):
-        """Make the state of the vertices `hosted`; codec: one of the vertices' compressors, which are alike."""
+    def check(self, codec):
+        """Raise UserError where the method cannot do with a compressor."""
         if self.needs == "unbiased" and not codec.unbiased:
             raise UserError(
                 f"algorithm.name = {self.name} needs an unbiased compressor, compression.operator = {self.options.operator} is not; "
                 "take rand-k-unbiased, natural, qsgd, or algorithm.name = ef21."
             )
+
+    def open(self, codec, hosted, dtype):
+        """Make the state of the vertices `hosted`; codec: one of the vertices' compressors, which are alike."""
+        self.check(codec)
         self.hosted, self.codec = hosted, codec
         self.factor = codec.scale if self.needs == "contractive" and codec.unbiased else 1.0
         for name in self.own:
