@@ -27,10 +27,12 @@ class Exchange(ABC):
     rows_received, rows_sent: rows moved between ranks so far. waits: how often finish had to wait for a late rank.
     hidden_s: seconds of the last round that passed between start and finish while rows were under way.
     started_s: when the round was started, on the monotonic clock. links: links.Links, where links are emulated.
+    stream: whether a round writes its rows past the caches, since other processes read them where they lie.
     """
 
     name = ""
     links = None
+    stream = False
 
     def __init__(self, world, placement, d, dtype, device="cpu", depth=2):
         self.world, self.placement, self.d, self.dtype, self.depth = world, placement, d, dtype, depth
