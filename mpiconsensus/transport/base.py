@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 import torch
 
 from mpiconsensus.pieces import pieces
+from mpiconsensus.transport.memory import zeros
 
 
 class Exchange(ABC):
@@ -51,7 +52,7 @@ class Exchange(ABC):
     def storage(self):
         """Return the (m, d) arrays for a Block, `depth` of them; in memory that this transport can hand to others."""
         shape = (len(self.placement.hosted), self.d)
-        return [torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in range(self.depth)]
+        return [zeros(shape, self.dtype, self.device) for _ in range(self.depth)]
 
     def bind(self, block):
         """Exchange the rows of `block`, whose storage came from here."""
