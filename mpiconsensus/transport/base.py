@@ -51,8 +51,7 @@ class Exchange(ABC):
 
     def storage(self):
         """Return the (m, d) arrays for a Block, `depth` of them; in memory that this transport can hand to others."""
-        shape = (len(self.placement.hosted), self.d)
-        return [zeros(shape, self.dtype, self.device) for _ in range(self.depth)]
+        return list(zeros((self.depth, len(self.placement.hosted), self.d), self.dtype, self.device))
 
     def bind(self, block):
         """Exchange the rows of `block`, whose storage came from here."""
