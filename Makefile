@@ -54,7 +54,7 @@ lint: $(ready)
 
 setup: $(ready)
 
-$(ready): setup.cfg pyproject.toml constraints.txt
+$(ready): setup.cfg setup.py pyproject.toml constraints.txt mpiconsensus/blend.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'make: $(PYTHON) is older than Python 3.11; give another: make PYTHON=python3.11 ...' >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)

@@ -5,16 +5,18 @@ from typing import NamedTuple
 
 import torch
 
+from mpiconsensus.blending import blend
 from mpiconsensus.pieces import pieces
 
 
-def combine(sums):
+def combine(sums, stream=False):
     """Write for each of `sums`, a list of (out, terms), the interpolation of its rows; terms: [(row, share)].
 
     out and rows: as `pieces` gives them; out must not be one of the rows of any of the sums. Local.
+    stream: write past the caches where that can be said, see `blending`.
     The first piece of all sums comes first: rows that several sums read are in the cache by then.
     """
-    if not sums:
+    if not sums or blend(sums, stream):
         return
     for piece in range(len(sums[0][0])):
         for out, ((first, _), *rest) in sums:
@@ -47,12 +49,12 @@ def run_round(exchange, rows, round_, started=False):
     row = exchange.arrive()
     index = exchange.placement.index
     sums = []
-    for vertex, blend in round_.blends.items():
+    for vertex, shares in round_.blends.items():
         if vertex in index:
             exchange.writable(index[vertex])
-            sums.append((rows.next_pieces(index[vertex]), [(row(j), share) for j, share in blend]))
+            sums.append((rows.next_pieces(index[vertex]), [(row(j), share) for j, share in shares]))
     arrived = time.perf_counter()
-    combine(sums)
+    combine(sums, exchange.stream)
     mixed = time.perf_counter()
     exchange.release()
     exchange.flip(round_.vertices)
@@ -72,13 +74,13 @@ def run_delayed(exchange, rows, late, next_):
         row = exchange.arrive()
         hidden_s = exchange.hidden_s
         moving.update(late.vertices)
-        for vertex, blend in late.late_blends.items():
+        for vertex, shares in late.late_blends.items():
             if vertex in index:
                 exchange.writable(index[vertex])
                 own = pieces(rows.x(index[vertex]))
-                sums.append((rows.next_pieces(index[vertex]), [(own, 1.0), *((row(j), share) for j, share in blend)]))
+                sums.append((rows.next_pieces(index[vertex]), [(own, 1.0), *((row(j), share) for j, share in shares)]))
     arrived = time.perf_counter()
-    combine(sums)
+    combine(sums, exchange.stream)
     mixed = time.perf_counter()
     if late:
         exchange.release()

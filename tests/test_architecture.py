@@ -22,7 +22,7 @@ FLOORS = [
     {"mixing", "transport", "wiring", "machine", "placement", "runlog"},
     {"schedule", "survey"},
     {"block", "models", "data", "weights", "runtime", "diskrows", "compress"},
-    {"topology", "pieces", "mapping", "description", "hetero", "formula", "regulariser", "arithmetic"},
+    {"topology", "pieces", "blending", "mapping", "description", "hetero", "formula", "regulariser", "arithmetic"},
 ]
 ANYONE = {"errors", "config", "randomness", "limits", "outputs", "process", "signals", "slurm", "tabletext"}
 

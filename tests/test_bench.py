@@ -75,6 +75,7 @@ def check_round(found, ranks, n, moved_rows, itemsize, names):
         assert found["switch"]["in_a_round"] == math.ceil(ranks / found["machine"]["cores"]) - 1
         for size in found["figures"]:
             assert size["floor_and_switches_s"] == near(size["floor_s"] + found["switch"]["in_a_round"] * found["switch"]["median_s"])
+            assert size["allowed_s"] == near(2 * size["floor_s"] + ranks * found["switch"]["median_s"])
 
 
 def test_rounds_of_uneven_ranks_against_floor_and_allgather(tmp_path):
@@ -95,6 +96,11 @@ def test_rounds_of_uneven_ranks_against_floor_and_allgather(tmp_path):
             side = size["sides"][name]
             cells = [name, f"{1e3 * side['median_s']:.4g}", f"{side['over_floor']:.2f}", f"{side['over_neighbor_allgather']:.2f}"]
             assert any(set(cells) <= set(line.split()) for line in done.stdout.splitlines()), cells
+        told = [line for line in done.stdout.splitlines() if line.startswith(f"switches   {size['parameters']:,}: of twice the floor and 3 switches")]
+        assert bool(told) == bool(found["switch"])
+        if told:
+            assert f"{1e3 * size['allowed_s']:.4g} ms" in told[0]
+            assert all(f"{name} {size['sides'][name]['median_s'] / size['allowed_s']:.2f}" in told[0] for name in ("Neighbor_allgather", "shared", "neighbor"))
     assert ("warning: 3 ranks x 1 thread" in done.stdout) == ("floor + " in done.stdout) == (found["machine"]["cores"] < 3)
 
 

@@ -114,6 +114,7 @@ def measure(network, parameters, names, dtype, repeats, machine, say=lambda text
         found = {**timing.figures(switch.found), "how": Switch.HOW, "in_a_round": switches}
         for size in figures:
             size["floor_and_switches_s"] = size["floor_s"] + switches * found["median_s"]
+            size["allowed_s"] = 2 * size["floor_s"] + machine["ranks_on_node"] * found["median_s"]
     return figures, left_out, found
 
 
@@ -155,7 +156,8 @@ def _measure_size(network, parameters, names, dtype, repeats, machine, left_out)
     return {
         "parameters": parameters, "elements": d, "row_bytes": row, "moved_bytes": moved, "footprint_bytes": footprint,
         "footprint_in": "not known" if level is None else "memory" if beyond else "cache", "copied_bytes": _on_node(world, copy.bytes),
-        "copy_bytes_per_s": bandwidth, "floor_by": by, "floor_s": floor_s, "floor_and_switches_s": None, "sides": sides,
+        "copy_bytes_per_s": bandwidth, "floor_by": by, "floor_s": floor_s, "floor_and_switches_s": None,
+        "allowed_s": None, "sides": sides,
     }  # fmt: skip
 
 

@@ -27,6 +27,7 @@ def rounds(result):
         )
     if switch:
         lines.append(f"switch     {1e6 * switch['median_s']:.1f} us ({1e6 * switch['min_s']:.1f} to {1e6 * switch['max_s']:.1f}): {switch['how']}")
+        lines += [_allowed(size, result["machine"]["ranks_on_node"]) for size in result["figures"]]
     lines += [f"left out   {name}: {why}" for name, why in result["left_out"].items()]
     return [*lines, _advice(**result["recommendation"]), *_warnings(result)]
 
@@ -35,6 +36,12 @@ def _advice(transport, reason, auto):
     if transport in (None, auto):
         return f"take       {auto}: {reason}; transport.name = auto takes it"
     return f"take       {transport}: {reason}; transport.name = auto takes {auto}: for {transport} give --set transport.name={transport}"
+
+
+def _allowed(size, ranks):
+    """Return the line that holds each way against twice the floor and a switch a rank: it waits once a round, and is woken."""
+    found = ", ".join(f"{name} {side['median_s'] / size['allowed_s']:.2f}" for name, side in size["sides"].items() if "over_floor" in side)
+    return f"switches   {size['parameters']:,}: of twice the floor and {ranks} switches, one a rank, {1e3 * size['allowed_s']:.4g} ms: {found}"
 
 
 def _switches(switch):

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 import torch
 
 from mpiconsensus.pieces import pieces
+from mpiconsensus.transport.memory import zeros
 
 
 class Exchange(ABC):
@@ -27,10 +28,12 @@ class Exchange(ABC):
     rows_received, rows_sent: rows moved between ranks so far. waits: how often finish had to wait for a late rank.
     hidden_s: seconds of the last round that passed between start and finish while rows were under way.
     started_s: when the round was started, on the monotonic clock. links: links.Links, where links are emulated.
+    stream: whether a round writes its rows past the caches, since other processes read them where they lie.
     """
 
     name = ""
     links = None
+    stream = False
 
     def __init__(self, world, placement, d, dtype, device="cpu", depth=2):
         self.world, self.placement, self.d, self.dtype, self.depth = world, placement, d, dtype, depth
@@ -48,8 +51,7 @@ class Exchange(ABC):
 
     def storage(self):
         """Return the (m, d) arrays for a Block, `depth` of them; in memory that this transport can hand to others."""
-        shape = (len(self.placement.hosted), self.d)
-        return [torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in range(self.depth)]
+        return list(zeros((self.depth, len(self.placement.hosted), self.d), self.dtype, self.device))
 
     def bind(self, block):
         """Exchange the rows of `block`, whose storage came from here."""

@@ -13,6 +13,7 @@ from mpiconsensus.pieces import pieces
 from mpiconsensus.runtime import mpi
 from mpiconsensus.transport.base import Exchange
 from mpiconsensus.transport.device import Settle, Staging, gpu_aware
+from mpiconsensus.transport.memory import zeros
 from mpiconsensus.transport.messages import Collective, Plan, PointToPoint
 from mpiconsensus.transport.peers import Peers
 from mpiconsensus.transport.waiting import wait_until
@@ -93,22 +94,21 @@ class Neighbor(Exchange):
             for v in self.placement.hosted
             for target in sorted({int(owner[i]) for i in round_.readers.get(v, ())} - otherwise)
         ]
-        for vertex, _ in receives:
-            if vertex not in self._incoming:
-                host = self._host_row()
-                device = torch.empty(self.d, dtype=self.dtype, device=self.device) if self._staging else host
-                self._incoming[vertex] = (host, device, pieces(device))
+        fresh = [vertex for vertex, _ in receives if vertex not in self._incoming]
+        for vertex, host in zip(fresh, self._host_rows(len(fresh)), strict=True):
+            device = torch.empty(self.d, dtype=self.dtype, device=self.device) if self._staging else host
+            self._incoming[vertex] = (host, device, pieces(device))
         if self._staging:
-            for vertex, _ in sends:
-                self._outgoing.setdefault(vertex, self._host_row())
+            fresh = sorted({vertex for vertex, _ in sends} - self._outgoing.keys())
+            self._outgoing.update(zip(fresh, self._host_rows(len(fresh)), strict=True))
         plan = self._plans[round_] = Plan(receives, sends, tuple(round_.readers))
         return plan
 
-    def _host_row(self):
-        """Return an empty row that messages can come into: on the host, or on the GPU where MPI takes its pointers."""
-        if self._staging:
-            return torch.empty(self.d, dtype=self.dtype, pin_memory=self.device.type == "cuda")
-        return torch.empty(self.d, dtype=self.dtype, device=self.device)
+    def _host_rows(self, count):
+        """Return rows that messages can come into, (count, d): on the host, or on the GPU where MPI takes its pointers."""
+        if self._staging and self.device.type == "cuda":
+            return torch.empty((count, self.d), dtype=self.dtype, pin_memory=True)
+        return zeros((count, self.d), self.dtype, "cpu" if self._staging else self.device)
 
     def close(self):
         self._messages.close()

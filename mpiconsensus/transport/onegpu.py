@@ -80,7 +80,7 @@ def _handles(tensors):
     try:
         return bytes(ForkingPickler.dumps(tensors))  # torch's own way to hand tensors to a process: handles, no copies
     except RuntimeError as error:
-        return error
+        return RuntimeError(str(error))  # torch's own kinds may not go through a message
 
 
 def _opened(handles):

@@ -27,6 +27,7 @@ class Shared(Exchange):
     """Each rank's buffers and counters lie in its part of one window a node; `far` carries rows between nodes."""
 
     name = "shared"
+    stream = True
 
     def __init__(self, world, placement, d, dtype, device="cpu", depth=2):
         super().__init__(world, placement, d, dtype, device, depth)

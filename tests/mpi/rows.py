@@ -26,9 +26,9 @@ d = 1000
 PLANS, combine = (messages.GRAPHS, messages.REQUESTS), mixing.combine
 
 
-def late(sums):
+def late(sums, stream):
     time.sleep(0.05)
-    combine(sums)
+    combine(sums, stream)
 
 
 def case(name, words, everyone, apart):
