@@ -202,7 +202,7 @@ class Trainer:
             self.gradient_norm = self._mean_gradient_norm(k)
         if self.algorithm.averages_gradients:
             self.stepper.mean_gradients(self.block.gradients, rate)
-        self._clip(trained)
+        self.clip(trained)
         self.stepper.after(lambda i, decay: self._update(i, rate, decay, compute_s))
         return losses, io_s, compute_s
 
@@ -222,11 +222,26 @@ class Trainer:
         self.last_batch[i] = x, y
         return x, y
 
+    def draw_alike(self, indices):
+        """Return the next batches (x, y), (g, B, ...) each, of g hosted vertices with one batch size, as `draw` would one by one."""
+        if len(indices) == 1:  # as it lies in memory
+            return tuple(tensor[None] for tensor in self.draw(indices[0]))
+        if not self.augment.is_fixed or len(self.source.shape) > 1:
+            return tuple(map(torch.stack, zip(*map(self.draw, indices), strict=True)))
+        raw = [self.loaders[i].batch(self.batches_drawn[i]) for i in indices]
+        features, labels = (np.stack(arrays) for arrays in zip(*raw, strict=True))
+        x = self.augment.evaluate(features.reshape(-1, features.shape[-1])).view(features.shape)
+        y = torch.from_numpy(labels).to(self.device)
+        for i, *batch in zip(indices, x.unbind(0), y.unbind(0)):
+            self.batches_drawn[i] += 1
+            self.last_batch[i] = tuple(batch)
+        return x, y
+
     def backward(self, i, x, y, k):
         """Write the gradient of hosted vertex i at step k into its row and return its loss, a scalar tensor."""
         if self.stochastic:
             self._generator.manual_seed(torch_seed(self.job.training.seed, "dropout", self.hosted[i], k))
-        self.block.gradients[i].zero_()
+        self.block.gradient(i).zero_()
         try:
             with self.autocast():
                 loss = F.cross_entropy(self.block.modules[i](x), y)
@@ -266,7 +281,8 @@ class Trainer:
             return math.nan
         return float(torch.linalg.vector_norm(self.reduction.mean(list(self.block.gradients)), dtype=torch.float64))
 
-    def _clip(self, indices):
+    def clip(self, indices):
+        """Clip the gradients of hosted vertices, where the job asks for it."""
         if self.job.training.clip:
             for i in indices:
                 optim.clip(self.block.gradients[i], self.job.training.clip)

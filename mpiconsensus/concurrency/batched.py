@@ -29,26 +29,25 @@ class Batched(Way):
         """Write the gradients of step k, one of each vertex where k is a list; return (loss, io_s, compute_s) of each of `indices`:
         equal shares of a group's time."""
         steps = dict(zip(indices, k if isinstance(k, list) else [k] * len(indices), strict=True))
-        batches, io_s = self.draw(indices)
-        batches = dict(zip(indices, batches, strict=True))
         counts, groups, found = self.stacked.counts(), {}, {}
         for i in indices:
-            groups.setdefault((batches[i][0].shape, counts[i]), []).append(i)
+            groups.setdefault((self.trainer.loaders[i].batch_size, counts[i]), []).append(i)
         for (_, count), group in groups.items():
             start = time.perf_counter()
-            values = self._group(group, [batches[i] for i in group], count, steps)
-            share = (time.perf_counter() - start) / len(group)
-            found.update((i, (value, share)) for i, value in zip(group, values, strict=True))
+            x, y = self.trainer.draw_alike(group)
+            drawn = time.perf_counter()
+            values = self._group(group, x, y, count, steps)
+            io_s, compute_s = (drawn - start) / len(group), (time.perf_counter() - drawn) / len(group)
+            found.update((i, (value, io_s, compute_s)) for i, value in zip(group, values, strict=True))
         for i in indices:
             self.trainer.check_loss(i, found[i][0], steps[i])
-        return [(found[i][0], io, found[i][1]) for i, io in zip(indices, io_s, strict=True)]
+        return [found[i] for i in indices]
 
-    def _group(self, group, batches, count, steps):
-        """Return the losses of vertices whose batches have one shape."""
+    def _group(self, group, x, y, count, steps):
+        """Return the losses of vertices on batches x (g, B, ...) and y (g, B)."""
         trainer = self.trainer
         if len(group) == 1:
-            return [trainer.backward(group[0], *batches[0], steps[group[0]]).item()]
-        x, y = (torch.stack(tensors) for tensors in zip(*batches, strict=True))
+            return [trainer.backward(group[0], x[0], y[0], steps[group[0]]).item()]
         self._seed(group, steps)
         generators = [self.generators[i] for i in group] if self.generators else ()
         try:
