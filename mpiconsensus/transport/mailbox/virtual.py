@@ -100,6 +100,19 @@ class VirtualMailbox(Mailbox):
                 return letter
         return None
 
+    def letters(self, vertices, reader, at_most=None):
+        if self.loss:
+            return super().letters(vertices, reader, at_most)
+        # As `peek`, in one loop: a thousand vertices do little else.
+        now, found = self.virtual.time, []
+        for vertex in vertices:
+            latest = now - self.delay(vertex, reader)
+            for letter, time, _ in reversed(self._versions[vertex]):
+                if time <= latest and (at_most is None or letter.clock <= at_most):
+                    found.append(letter)
+                    break
+        return found
+
     def arrives(self, vertex, reader, clock):
         """Return the time in nanoseconds at which the first row of `vertex` with `clock` or a later one is at `reader`; None: none was sent."""
         for version in self._versions[vertex]:
