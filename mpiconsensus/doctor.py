@@ -73,11 +73,13 @@ def run_mpi(echo=print, seconds=0.0):
 
 def _stress(world, seconds, watchdog, echo):
     """Put what rows go through under stress, one after the other, and tell the counts; collective."""
+    from mpiconsensus.placement import Placement
     from mpiconsensus.transport.mailbox import stress
 
+    placement = Placement(world.size, world.size, world.rank)
     names = [name for name in stress.NAMES if name != "shared" or world.fullest_node > 1]
     for name in names:
-        counts = stress.stress(world, name, seconds / len(names), watchdog)
+        counts = stress.stress(world, placement, name, seconds / len(names), watchdog)
         if counts:
             echo(f"{name}, {world.size} ranks, {seconds / len(names):g} s: " + ", ".join(f"{word} {count:,}" for word, count in counts.items()))
     if world.rank == 0:

@@ -222,21 +222,6 @@ class Trainer:
         self.last_batch[i] = x, y
         return x, y
 
-    def draw_alike(self, indices):
-        """Return the next batches (x, y), (g, B, ...) each, of g hosted vertices with one batch size, as `draw` would one by one."""
-        if len(indices) == 1:  # as it lies in memory
-            return tuple(tensor[None] for tensor in self.draw(indices[0]))
-        if not self.augment.is_fixed or len(self.source.shape) > 1:
-            return tuple(map(torch.stack, zip(*map(self.draw, indices), strict=True)))
-        raw = [self.loaders[i].batch(self.batches_drawn[i]) for i in indices]
-        features, labels = (np.stack(arrays) for arrays in zip(*raw, strict=True))
-        x = self.augment.evaluate(features.reshape(-1, features.shape[-1])).view(features.shape)
-        y = torch.from_numpy(labels).to(self.device)
-        for i, *batch in zip(indices, x.unbind(0), y.unbind(0)):
-            self.batches_drawn[i] += 1
-            self.last_batch[i] = tuple(batch)
-        return x, y
-
     def backward(self, i, x, y, k):
         """Write the gradient of hosted vertex i at step k into its row and return its loss, a scalar tensor."""
         if self.stochastic:

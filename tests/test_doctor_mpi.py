@@ -124,13 +124,14 @@ stress.D = 500
 
 
 STRESSED = """
+from mpiconsensus.placement import Placement
 from mpiconsensus.runtime import World
 from mpiconsensus.transport.mailbox import probe
 {change}
 world = World.start()
 watchdog = probe.Watchdog(world.rank)
 for name in ("shared", "pairs"):
-    stress.stress(world, name, 2.0, watchdog)
+    stress.stress(world, Placement(2, 2, world.rank), name, 2.0, watchdog)
 """
 
 

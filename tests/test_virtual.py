@@ -11,6 +11,7 @@ from virtual import Run, job, rows, still, trainer
 
 from mpiconsensus.asynchronous.postal import Learner
 from mpiconsensus.block import Rows
+from mpiconsensus.concurrency.batched import draw_alike
 from mpiconsensus.errors import TrainingError, UserError
 from mpiconsensus.hetero import Pace
 from mpiconsensus.transport.mailbox.virtual import NS, VirtualMailbox, VirtualPairs
@@ -145,7 +146,7 @@ def test_features_drawn_together_are_those_drawn_one_by_one():
     for t in (one, other):
         t.augment._factor, t.augment._offset, t.augment._plain = torch.full((5,), 0.3), torch.full((5,), -0.7), False
     for indices in ([0, 2, 3], [1], [2, 3, 5], [0, 1, 2]):
-        x, y = one.draw_alike(indices)
+        x, y = draw_alike(one, indices)
         for i, mine, label in zip(indices, x, y, strict=True):
             wanted = other.draw(i)
             assert torch.equal(mine, wanted[0]) and torch.equal(label, wanted[1])

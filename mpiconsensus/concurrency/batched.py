@@ -6,6 +6,7 @@ taken in another order than one vertex alone takes them, so the bits are not tho
 
 import time
 
+import numpy as np
 import torch
 
 from mpiconsensus.concurrency.serial import Way
@@ -34,7 +35,7 @@ class Batched(Way):
             groups.setdefault((self.trainer.loaders[i].batch_size, counts[i]), []).append(i)
         for (_, count), group in groups.items():
             start = time.perf_counter()
-            x, y = self.trainer.draw_alike(group)
+            x, y = draw_alike(self.trainer, group)
             drawn = time.perf_counter()
             values = self._group(group, x, y, count, steps)
             io_s, compute_s = (drawn - start) / len(group), (time.perf_counter() - drawn) / len(group)
@@ -67,3 +68,19 @@ class Batched(Way):
         for i in group:
             self.generators[i].manual_seed(torch_seed(seed, "dropout", trainer.hosted[i], steps[i]))
         torch.manual_seed(torch_seed(seed, "batched", trainer.hosted[group[0]], steps[group[0]]))
+
+
+def draw_alike(trainer, indices):
+    """Return the next batches (x, y), (g, B, ...) each, of g hosted vertices with one batch size, as trainer.draw would one by one."""
+    if len(indices) == 1:  # as it lies in memory
+        return tuple(tensor[None] for tensor in trainer.draw(indices[0]))
+    if not trainer.augment.is_fixed or len(trainer.source.shape) > 1:
+        return tuple(map(torch.stack, zip(*map(trainer.draw, indices), strict=True)))
+    raw = [trainer.loaders[i].batch(trainer.batches_drawn[i]) for i in indices]
+    features, labels = (np.stack(arrays) for arrays in zip(*raw, strict=True))
+    x = trainer.augment.evaluate(features.reshape(-1, features.shape[-1])).view(features.shape)
+    y = torch.from_numpy(labels).to(trainer.device)
+    for i, *batch in zip(indices, x.unbind(0), y.unbind(0)):
+        trainer.batches_drawn[i] += 1
+        trainer.last_batch[i] = tuple(batch)
+    return x, y

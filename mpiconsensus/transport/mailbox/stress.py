@@ -12,7 +12,6 @@ import torch
 
 from mpiconsensus.block import Rows
 from mpiconsensus.errors import TrainingError
-from mpiconsensus.placement import Placement
 from mpiconsensus.transport.mailbox import open_mailbox
 from mpiconsensus.transport.mailbox.pairs import Pairs
 
@@ -22,12 +21,12 @@ PATIENCE_S = 30.0  # of a wait for a clock that must come
 AGES = (0, 1, 2, 4, 8, 16)  # lower edges of the classes that ages are counted in
 
 
-def stress(world, name, seconds, watchdog):
+def stress(world, placement, name, seconds, watchdog):
     """Return on rank 0 what was counted, {word: number}, None elsewhere; TrainingError where something does not hold; collective.
 
-    name: one of NAMES. A part that hangs is ended by the watchdog.
+    placement: of a vertex on each rank. name: one of NAMES. A part that hangs is ended by the watchdog.
     """
-    trial = (Averages if name == "pairs" else Letters)(name, world)
+    trial = (Averages if name == "pairs" else Letters)(name, world, placement)
     watchdog.part(f"{name} under stress", seconds)
     trial.run(seconds)
     watchdog.part(f"{name} behind its stress")
@@ -40,9 +39,8 @@ def stress(world, name, seconds, watchdog):
 class Trial:
     words = ()
 
-    def __init__(self, name, world):
-        self.name, self.world, self.n = name, world, world.size
-        self.placement = Placement(world.size, world.size, world.rank)
+    def __init__(self, name, world, placement):
+        self.name, self.world, self.placement, self.n = name, world, placement, world.size
         self.chance = random.Random(f"{name} {world.rank}")
         self.counts = dict.fromkeys(self.words, 0)
         self.neighbours = sorted({(world.rank + step) % self.n for step in (1, -1, 3, -3)} - {world.rank})
@@ -67,8 +65,8 @@ class Letters(Trial):
 
     words = ("published", "read", "overtaken, rejected", "torn, rejected", *(f"age {age}" for age in AGES))
 
-    def __init__(self, name, world):
-        super().__init__(name, world)
+    def __init__(self, name, world, placement):
+        super().__init__(name, world, placement)
         readers = {v: sorted({(v + step) % self.n for step in (1, -1, 3, -3)} - {v}) for v in range(self.n)}
         self.mailbox = open_mailbox(name, world, self.placement, D, torch.float64, readers=readers)
         self.rows = Rows(self.mailbox.storage())
@@ -158,8 +156,8 @@ class Averages(Trial):
 
     words = ("exchanges",)
 
-    def __init__(self, name, world):
-        super().__init__(name, world)
+    def __init__(self, name, world, placement):
+        super().__init__(name, world, placement)
         self.pairs = Pairs(world, self.placement, D, torch.float64)
         self.start = torch.arange(D, dtype=torch.float64)
         with self.pairs.hold(world.rank) as (row,):
