@@ -212,6 +212,8 @@ def test_rows_arrive_behind_their_delay():
     box.virtual.time = 4 * NS
     assert [box.clock(0, 1), box.clock(0, 2), box.clock(1, 0)] == [1, 1, -2]
     assert box.peek(0, 1, at_most=0).clock == 0 and box.peek(0, 1, at_most=-2) is None
+    assert [letter[:3] for letter in box.letters([0, 1], 1)] == [(0, 2, 1)] and box.letters([0], 1, at_most=-2) == []
+    assert [letter.clock for letter in box.letters([0], 1, at_most=0)] == [0] and [letter.clock for letter in box.letters([0], 2)] == [1]
     assert box.bytes_sent.tolist() == [3 * 2 * 32, 0, 0] and box.settled() == 4 * NS
 
 

@@ -94,7 +94,7 @@ def compressor_rows(specs, size):
 
 @click.command()
 @click.option("--mpi", is_flag=True, help="Under a launcher: try one-sided operations, atomics and locks between the ranks, and recommend a transport.")
-@click.option("--seconds", type=click.FloatRange(min=0), default=0.0, help="With --mpi: put every mailbox that works here under stress for so long in all; 60 is a thorough test.")
+@click.option("--seconds", type=click.IntRange(0, 86400), default=0, help="With --mpi: put every mailbox that works here under stress for so long in all; 60 is a thorough test.")
 def doctor(mpi, seconds):
     """Describe this machine in a block to paste into a report, and warn of what will hurt."""
     from mpiconsensus import doctor as examination
