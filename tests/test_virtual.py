@@ -121,7 +121,7 @@ def test_batched_gradients_are_the_serial_ones_to_rounding(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("keys", [dict(training__momentum=0.9, training__warmup_epochs=1), dict(training__optimizer="adam", training__clip=0.05)])
+@pytest.mark.parametrize("keys", [dict(training__momentum=0.9, training__weight_decay=0.01, training__warmup_epochs=1), dict(training__optimizer="adam", training__clip=0.05)])
 def test_updates_that_are_made_ahead_are_those_of_their_time(name, keys):
     """Bit for bit, and the rows are as they were until then."""
     changes = dict(algorithm__name=name, training__precision="float32", **UNEQUAL | keys)
