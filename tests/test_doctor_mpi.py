@@ -119,7 +119,8 @@ def unlocked(self, *vertices):
 plain = Pairs.hold
 stress.D = 500
 """ + change
-    done = mpirun(2, "-c", STRESSED.format(change=change), timeout=180)
+    # Of two vertices both rows would be overwritten together, and keep their sum.
+    done = mpirun(3, "-c", STRESSED.format(change=change), timeout=180)
     assert done.returncode != 0 and re.search(words, done.stderr)
 
 
@@ -131,7 +132,7 @@ from mpiconsensus.transport.mailbox import probe
 world = World.start()
 watchdog = probe.Watchdog(world.rank)
 for name in ("shared", "pairs"):
-    stress.stress(world, Placement(2, 2, world.rank), name, 2.0, watchdog)
+    stress.stress(world, Placement(3, 3, world.rank), name, 2.0, watchdog)
 """
 
 
