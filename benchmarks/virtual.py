@@ -13,27 +13,23 @@ import click
 import torch
 
 from mpiconsensus import config
+from mpiconsensus.asynchronous.postal import Learner, Virtual
+from mpiconsensus.asynchronous.trainer import AsyncTrainer
 from mpiconsensus.asynchronous.virtual import VirtualEngine
 from mpiconsensus.data.source import open_source
-from mpiconsensus.hetero import Pace
+from mpiconsensus.placement import place
 from mpiconsensus.runtime import World
-from mpiconsensus.training import Trainer
-from mpiconsensus.transport.mailbox.virtual import VirtualMailbox, VirtualPairs
 from mpiconsensus.wiring import wire
 
 
-class Learner:
-    """The replicas of a Trainer as the engine wants them."""
+class Counted(Learner):
+    """Counts the calls for gradients."""
 
-    def __init__(self, trainer):
-        self.trainer, self.calls = trainer, 0
+    calls = 0
 
     def gradients(self, pairs):
         self.calls += 1
-        return self.trainer.concurrency.gradients([i for i, _ in pairs], [t for _, t in pairs])
-
-    def update(self, i, t):
-        self.trainer.optimizers.step(i, self.trainer.rate(t) * self.trainer.algorithm.pace(t, i))
+        return super().gradients(pairs)
 
 
 def made(graph, vertices, algorithm, concurrency):
@@ -44,8 +40,8 @@ def made(graph, vertices, algorithm, concurrency):
     }  # fmt: skip
     job, world = config.Job(values), World()
     wiring = wire(job.topology, world)
-    trainer = Trainer(job, world, wiring, open_source(job.data, wiring.n, [], 1))
-    return trainer, Pace(job.hetero, wiring.n, job.training.seed)
+    source = open_source(job.data, wiring.n, [], 1)
+    return AsyncTrainer(job, world, wiring, source, place(job.placement.map, world, wiring), Virtual())
 
 
 @click.command()
@@ -57,19 +53,12 @@ def made(graph, vertices, algorithm, concurrency):
 def main(vertices, steps, algorithm, graph, concurrency):
     torch.set_num_threads(1)
     start = time.perf_counter()
-    trainer, pace = made(graph or f"regular:{vertices},4", vertices, algorithm, concurrency)
-    method, learner = trainer.algorithm, Learner(trainer)
-    needs = method.needs(trainer.block.d, trainer.block.layout.dtype)
-    if needs.kind == "pairs":
-        transport = VirtualPairs(trainer.world, trainer.placement, needs.d, needs.dtype, delay=pace.delay)
-    else:
-        readers = dict(enumerate(method.adjacent))
-        transport = VirtualMailbox(trainer.world, trainer.placement, needs.d, needs.dtype, readers=readers, delay=pace.delay)
-    if needs.in_block:
-        transport.bind(trainer.block)
-    method.open(transport, trainer.block, trainer.placement)
-    losses = []
-    engine = VirtualEngine(method, transport, learner, pace, steps, trainer.job.hetero.step_s, lambda step: losses.append(step.loss))
+    trainer = made(graph or f"regular:{vertices},4", vertices, algorithm, concurrency)
+    trainer.start()
+    transport, learner, losses = trainer.postal.transport, Counted(trainer), []
+    engine = VirtualEngine(
+        trainer.algorithm, transport, learner, trainer.pace, steps, trainer.job.hetero.step_s, lambda step: losses.append(step.loss)
+    )  # fmt: skip
     begun, cpu = time.perf_counter(), time.process_time()
     engine.run()
     seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu

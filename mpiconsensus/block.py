@@ -77,15 +77,17 @@ class Rows:
         self.storage = storage
         self.m, self.d = storage[0].shape
         self.current = [0] * self.m
+        # Views are made once: to take one costs as much as a pass over a short row.
+        self._x = [rows.unbind(0) for rows in storage]
         self._pieces = {}
 
     def x(self, i):
         """Return the current row of hosted vertex i, (d,)."""
-        return self.storage[self.current[i]][i]
+        return self._x[self.current[i]][i]
 
     def other(self, i):
         """Return the row that the next round writes for hosted vertex i, (d,)."""
-        return self.storage[self._next(i)][i]
+        return self._x[self._next(i)][i]
 
     def next_pieces(self, i):
         """Return other(i) in the pieces that sums go by."""
@@ -112,10 +114,12 @@ class Block(Rows):
         super().__init__(storage)
         self.layout, self.modules, self.p = layout, modules, layout.p
         self._views = [[_views(layout, rows[i]) for rows in storage] for i in range(self.m)]
+        self._trained = [rows[:, : self.p].unbind(0) for rows in storage]
         self._tensors = []
         self.gradients = None
         if flat_gradients:
             self.gradients = torch.zeros((self.m, self.p), dtype=layout.dtype, device=layout.device)
+            self._gradients = self.gradients.unbind(0)
         for i, module in enumerate(modules):
             tensors = _tensors(layout, module)
             self._tensors.append(tensors)
@@ -129,7 +133,11 @@ class Block(Rows):
 
     def parameters(self, i):
         """Return the trained parameters of hosted vertex i, (p,)."""
-        return self.x(i)[: self.p]
+        return self._trained[self.current[i]][i]
+
+    def gradient(self, i):
+        """Return the row of gradients of hosted vertex i, (p,)."""
+        return self._gradients[i]
 
     def gather_gradients(self, i, row):
         """Copy the gradients of hosted vertex i into row, (p,); a missing one counts as zero."""

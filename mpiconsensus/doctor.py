@@ -35,9 +35,10 @@ def run(echo=print):
         echo(f"  ! {sentence}")
 
 
-def run_mpi(echo=print):
+def run_mpi(echo=print, seconds=0.0):
     """Try one-sided operations between the ranks of this launcher and tell with `echo`, on rank 0 alone, what follows; collective.
 
+    seconds: put mailboxes and pairs under stress for so long in all; TrainingError where a row is torn or an update lost.
     Return whether atomics and locks hold; a part that hangs ends the process with exit code 1. UserError on one rank.
     """
     world = runtime.World.start() if runtime.launcher() else None
@@ -48,7 +49,11 @@ def run_mpi(echo=print):
         )
     from mpiconsensus.transport.mailbox import probe
 
-    found = probe.measure(world, probe.Watchdog(world.rank))
+    watchdog = probe.Watchdog(world.rank)
+    found = probe.measure(world, watchdog)
+    if seconds:
+        _stress(world, seconds, watchdog, echo)
+    watchdog.part(None)
     if found is None:
         return True
     echo(f"one-sided operations between {found['ranks']} ranks on {found['nodes']} node(s)")
@@ -64,6 +69,21 @@ def run_mpi(echo=print):
     for sentence in [*faults, *([] if faults else probe.advice(found))]:
         echo(f"  ! {sentence}")
     return not faults
+
+
+def _stress(world, seconds, watchdog, echo):
+    """Put what rows go through under stress, one after the other, and tell the counts; collective."""
+    from mpiconsensus.placement import Placement
+    from mpiconsensus.transport.mailbox import stress
+
+    placement = Placement(world.size, world.size, world.rank)
+    names = [name for name in stress.NAMES if name != "shared" or world.fullest_node > 1]
+    for name in names:
+        counts = stress.stress(world, placement, name, seconds / len(names), watchdog)
+        if counts:
+            echo(f"{name}, {world.size} ranks, {seconds / len(names):g} s: " + ", ".join(f"{word} {count:,}" for word, count in counts.items()))
+    if world.rank == 0:
+        echo("under stress no row was torn, no version went back, no update was lost, nothing hung\n")
 
 
 def report(facts):

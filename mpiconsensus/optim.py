@@ -30,7 +30,7 @@ class FlatOptimizer:
         self._own = {}
         if not mixed:
             for name in self.names:
-                self._own[name] = torch.zeros((block.m, block.p), dtype=block.layout.dtype, device=block.layout.device)
+                self._own[name] = torch.zeros((block.m, block.p), dtype=block.layout.dtype, device=block.layout.device).unbind(0)
 
     def state(self, i, name):
         """Return the (p,) state `name` of hosted vertex i."""
@@ -43,17 +43,36 @@ class FlatOptimizer:
 
     def step(self, i, lr, decay=True):
         """Update hosted vertex i from its row of gradients; decay = False: the weight decay is in them already."""
-        x, g = self.block.parameters(i), self.block.gradients[i]
-        weight_decay = self.weight_decay if decay else 0.0
+        self._advance([i], [self.block.parameters(i)], lr, self.weight_decay if decay else 0.0)
+
+    def ahead(self, indices, lrs, rows):
+        """Write what step(i, lr) would make of the parameters of hosted vertices into `rows`, (p,) each, in a call for each rate.
+
+        Their states go on; the parameters stay as they are until the caller moves the rows there.
+        """
+        groups = {}
+        for i, lr, row in zip(indices, lrs, rows, strict=True):
+            mine, theirs = groups.setdefault(lr, ([], []))
+            mine.append(i)
+            theirs.append(row)
+        for lr, (mine, theirs) in groups.items():
+            for i, row in zip(mine, theirs):
+                row.copy_(self.block.parameters(i))
+            self._advance(mine, theirs, lr, self.weight_decay)
+
+    def _advance(self, indices, rows, lr, weight_decay):
+        """Update `rows`, the parameters of the hosted vertices `indices`, in place."""
+        gradients = [self.block.gradient(i) for i in indices]
+        states = [[self.state(i, name) for i in indices] for name in self.names]
         if self.kind == "sgd":
-            buffers = [self.state(i, "momentum_buffer")] if self.names else [None]
+            buffers = states[0] if states else [None] * len(rows)
             sgd(
-                [x], [g], buffers, fused=True, foreach=False, weight_decay=weight_decay, momentum=self.momentum, lr=lr,
+                rows, gradients, buffers, fused=True, foreach=False, weight_decay=weight_decay, momentum=self.momentum, lr=lr,
                 dampening=0.0, nesterov=False, maximize=False,
             )  # fmt: skip
         else:
             adam(
-                [x], [g], [self.state(i, "exp_avg")], [self.state(i, "exp_avg_sq")], [], [self.steps[i]],
+                rows, gradients, *states, [], [self.steps[i] for i in indices],
                 fused=True, foreach=False, amsgrad=False, beta1=0.9, beta2=0.999, lr=lr, weight_decay=weight_decay, eps=1e-8,
                 maximize=False,
             )  # fmt: skip

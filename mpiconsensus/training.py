@@ -202,7 +202,7 @@ class Trainer:
             self.gradient_norm = self._mean_gradient_norm(k)
         if self.algorithm.averages_gradients:
             self.stepper.mean_gradients(self.block.gradients, rate)
-        self._clip(trained)
+        self.clip(trained)
         self.stepper.after(lambda i, decay: self._update(i, rate, decay, compute_s))
         return losses, io_s, compute_s
 
@@ -226,7 +226,7 @@ class Trainer:
         """Write the gradient of hosted vertex i at step k into its row and return its loss, a scalar tensor."""
         if self.stochastic:
             self._generator.manual_seed(torch_seed(self.job.training.seed, "dropout", self.hosted[i], k))
-        self.block.gradients[i].zero_()
+        self.block.gradient(i).zero_()
         try:
             with self.autocast():
                 loss = F.cross_entropy(self.block.modules[i](x), y)
@@ -266,7 +266,8 @@ class Trainer:
             return math.nan
         return float(torch.linalg.vector_norm(self.reduction.mean(list(self.block.gradients)), dtype=torch.float64))
 
-    def _clip(self, indices):
+    def clip(self, indices):
+        """Clip the gradients of hosted vertices, where the job asks for it."""
         if self.job.training.clip:
             for i in indices:
                 optim.clip(self.block.gradients[i], self.job.training.clip)

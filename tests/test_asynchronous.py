@@ -14,6 +14,7 @@ from mpiconsensus.network import Network
 from mpiconsensus.randomness import generator
 from mpiconsensus.runtime import World
 from mpiconsensus.schedule import MEAN
+from mpiconsensus.transport.mailbox.base import Mailbox
 from mpiconsensus.transport.mailbox.virtual import VirtualMailbox
 from mpiconsensus.wiring import wire
 
@@ -155,6 +156,7 @@ class Torn(VirtualMailbox):
     """Rows are read in place and said to be torn as often as `times`; then they are what they should be."""
 
     times, asked, reader = 1, 0, None
+    letters = Mailbox.letters  # by peek
 
     def peek(self, vertex, reader, at_most=None):
         letter, self.reader = super().peek(vertex, reader, at_most), reader
@@ -180,6 +182,8 @@ def test_a_row_that_was_overwritten_while_it_was_read_is_read_again(times, name)
 
 class Forgetful(VirtualMailbox):
     """Has the initial rows alone, and says that the newest have come."""
+
+    letters = Mailbox.letters  # by peek
 
     def peek(self, vertex, reader, at_most=None):
         return self._versions[vertex][0].letter._replace(clock=-1)

@@ -1,11 +1,12 @@
 """doctor --mpi: what follows from each finding, the probe between real ranks, and what it does with an MPI that hangs."""
 
+import re
 import time
 
 import pytest
 from conftest import cli, mpirun
 
-from mpiconsensus.transport.mailbox import probe
+from mpiconsensus.transport.mailbox import probe, stress
 
 FAST, SLOW = dict.fromkeys(probe.OPERATIONS, 3.0), dict.fromkeys(probe.OPERATIONS, 900.0)
 PULL = {**FAST, "swap": 900.0, "write 1 MB": 900.0}
@@ -55,12 +56,12 @@ from mpiconsensus.transport.mailbox import probe
 from mpiconsensus.cli.lists import doctor
 probe.BUSY_S = 0.3
 {change}
-doctor.main(["--mpi"], standalone_mode=False)
+doctor.main({words}, standalone_mode=False)
 """
 
 
-def examined(ranks, change=""):
-    return mpirun(ranks, "-c", RUN.format(change=change), timeout=180)
+def examined(ranks, change="", *words):
+    return mpirun(ranks, "-c", RUN.format(change=change, words=["--mpi", *words]), timeout=180)
 
 
 def test_between_ranks_it_measures_counts_and_recommends():
@@ -71,6 +72,68 @@ def test_between_ranks_it_measures_counts_and_recommends():
     assert "! take transport.name = auto: on one node" in done.stdout
     for name in probe.OPERATIONS:
         assert name in done.stdout
+
+
+def test_stress_says_what_it_counted():
+    done = examined(2, "", "--seconds", "4")
+    assert done.returncode == 0, done.stderr
+    assert "under stress no row was torn" in done.stdout and "one-sided operations between 2 ranks" in done.stdout
+    told = {line.split(",")[0]: line for line in done.stdout.splitlines() if " ranks, 1 s: " in line}
+    assert set(told) == set(stress.NAMES)
+    count = lambda name, word: int(re.search(rf"{word} ([0-9,]+)", told[name])[1].replace(",", ""))
+    assert all(count(name, "read") > 100 and count(name, "published") > 50 for name in ("shared", "rma", "p2p"))
+    assert count("pairs", "exchanges") > 100
+    # Not in vain: some rows were overwritten in the reader's hands, and were not believed.
+    assert count("shared", "overtaken, rejected") > 0
+    assert sum(count("shared", f"age {age}") for age in stress.AGES[1:]) > 0
+
+
+def test_stress_needs_ranks():
+    done = cli("doctor", "--seconds", "60")
+    assert done.returncode == 2 and "--seconds 60 is how long doctor --mpi tries" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ("from mpiconsensus.transport.mailbox.board import Board; Board.intact = lambda self, letters: True", "shared under stress: vertex . read .* torn"),
+        ("Pairs.hold = unlocked", "pairs under stress: (updates were lost|the row of vertex . is torn)"),
+        ("stress.Letters.sentinel = lambda self, vertex, clock: vertex * 1e9 + clock + (self.world.rank != vertex)", "read .* torn"),
+    ],
+)
+def test_stress_sees_what_a_broken_transport_does(change, words):
+    change = """
+import contextlib
+from mpiconsensus.transport.mailbox import stress
+from mpiconsensus.transport.mailbox.pairs import Pairs
+
+@contextlib.contextmanager
+def unlocked(self, *vertices):
+    with plain(self, *vertices) as rows:
+        kept = [row.clone() for row in rows]
+    yield kept
+    with plain(self, *vertices) as rows:
+        for row, mine in zip(rows, kept):
+            row.copy_(mine)
+
+plain = Pairs.hold
+stress.D = 500
+""" + change
+    # Of two vertices both rows would be overwritten together, and keep their sum.
+    done = mpirun(3, "-c", STRESSED.format(change=change), timeout=180)
+    assert done.returncode != 0 and re.search(words, done.stderr)
+
+
+STRESSED = """
+from mpiconsensus.placement import Placement
+from mpiconsensus.runtime import World
+from mpiconsensus.transport.mailbox import probe
+{change}
+world = World.start()
+watchdog = probe.Watchdog(world.rank)
+for name in ("shared", "pairs"):
+    stress.stress(world, Placement(3, 3, world.rank), name, 2.0, watchdog)
+"""
 
 
 def test_a_lost_count_is_a_failure():

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from synthetic import source
-from virtual import Run, job, rows, still
+from virtual import Run, job, rows, still, trainer
 
+from mpiconsensus.asynchronous.postal import Learner
 from mpiconsensus.block import Rows
+from mpiconsensus.concurrency.batched import draw_alike
 from mpiconsensus.errors import TrainingError, UserError
 from mpiconsensus.hetero import Pace
 from mpiconsensus.transport.mailbox.virtual import NS, VirtualMailbox, VirtualPairs
@@ -118,6 +120,40 @@ def test_batched_gradients_are_the_serial_ones_to_rounding(name):
     assert np.abs(np.subtract(*([step.loss for step in run.history] for run in (serial, batched)))).max() < 1e-12
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("keys", [dict(training__momentum=0.9, training__weight_decay=0.01, training__warmup_epochs=1), dict(training__optimizer="adam", training__clip=0.05)])
+def test_updates_that_are_made_ahead_are_those_of_their_time(name, keys):
+    """Bit for bit, and the rows are as they were until then."""
+    changes = dict(algorithm__name=name, training__precision="float32", **UNEQUAL | keys)
+    plain, ahead = Run(30, **changes), Run(30, **changes)
+
+    def clipped(i, t):
+        plain.t.clip([i])
+        Run.update(plain, i, t)
+
+    plain.engine.learner = SimpleNamespace(gradients=plain.gradients, update=clipped)
+    ahead.t.t, ahead.t.rate_of = [0] * 6, lambda i, t: ahead.t.rate(t) * ahead.algorithm.pace(t, i)
+    learner = ahead.engine.learner = Learner(ahead.t)
+    assert plain.run().history == ahead.run().history
+    assert learner._rows and np.array_equal(rows(plain.t), rows(ahead.t))
+    for i in range(6):
+        mine, theirs = (run.t.optimizers.state_dict(i) for run in (plain, ahead))
+        assert mine.keys() == theirs.keys() and all(torch.equal(mine[word], theirs[word]) for word in mine)
+
+
+def test_features_drawn_together_are_those_drawn_one_by_one():
+    one, other = (trainer(source(6, (5,), 3, each=20), training__precision="float32") for _ in range(2))
+    for t in (one, other):
+        t.augment._factor, t.augment._offset, t.augment._plain = torch.full((5,), 0.3), torch.full((5,), -0.7), False
+    for indices in ([0, 2, 3], [1], [2, 3, 5], [0, 1, 2]):
+        x, y = draw_alike(one, indices)
+        for i, mine, label in zip(indices, x, y, strict=True):
+            wanted = other.draw(i)
+            assert torch.equal(mine, wanted[0]) and torch.equal(label, wanted[1])
+            assert all(map(torch.equal, one.last_batch[i], wanted))
+    assert one.batches_drawn == other.batches_drawn == [2, 2, 3, 2, 0, 1]
+
+
 def test_at_one_moment_all_publish_before_any_mixes():
     run = Run(10, still, algorithm__name="bounded-staleness", algorithm__staleness=math.inf).run()
     assert set(run.ages) == {0} and len(run.ages) == 10 * 12
@@ -176,6 +212,8 @@ def test_rows_arrive_behind_their_delay():
     box.virtual.time = 4 * NS
     assert [box.clock(0, 1), box.clock(0, 2), box.clock(1, 0)] == [1, 1, -2]
     assert box.peek(0, 1, at_most=0).clock == 0 and box.peek(0, 1, at_most=-2) is None
+    assert [letter[:3] for letter in box.letters([0, 1], 1)] == [(0, 2, 1)] and box.letters([0], 1, at_most=-2) == []
+    assert [letter.clock for letter in box.letters([0], 1, at_most=0)] == [0] and [letter.clock for letter in box.letters([0], 2)] == [1]
     assert box.bytes_sent.tolist() == [3 * 2 * 32, 0, 0] and box.settled() == 4 * NS
 
 

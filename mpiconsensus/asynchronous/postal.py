@@ -3,9 +3,12 @@
 import torch
 
 from mpiconsensus.asynchronous.engine import Engine
+from mpiconsensus.optim import FlatOptimizer
 from mpiconsensus.transport.mailbox import open_mailbox
 from mpiconsensus.transport.mailbox.held import Held
 from mpiconsensus.transport.mailbox.pairs import Pairs
+
+SHORT = 1 << 15  # elements of a row
 
 
 class Real:
@@ -166,18 +169,34 @@ class ToTheEnd:
 
 
 class Learner:
-    """An AsyncTrainer as the virtual engine asks it: gradients of several vertices at once, updates one by one."""
+    """An AsyncTrainer as the virtual engine asks it: gradients of several vertices at once, updates one by one.
+
+    A row stays as it is until its gradient is through, so what the update will make of it is known with the gradient: rows that
+    are short enough for calls to cost more than sums are updated together, aside, and moved in when their time comes.
+    """
 
     def __init__(self, trainer):
-        self.trainer = trainer
+        self.trainer, block = trainer, trainer.block
+        self._rows = None
+        if isinstance(trainer.optimizers, FlatOptimizer) and block.p <= SHORT:
+            self._rows = torch.empty((block.m, block.p), dtype=block.layout.dtype, device=block.layout.device).unbind(0)
 
     def gradients(self, pairs):
         """Return [(loss, io_s, compute_s)] of [(i, t)]."""
-        return self.trainer.concurrency.gradients(*map(list, zip(*pairs, strict=True)))
+        trainer = self.trainer
+        indices, steps = map(list, zip(*pairs, strict=True))
+        found = trainer.concurrency.gradients(indices, steps)
+        if self._rows:
+            trainer.clip(indices)
+            trainer.optimizers.ahead(indices, [trainer.rate_of(i, t) for i, t in pairs], [self._rows[i] for i in indices])
+        return found
 
     def update(self, i, t):
         self.trainer.t[i] = t
-        self.trainer.update(i)
+        if self._rows:
+            self.trainer.block.parameters(i).copy_(self._rows[i])
+        else:
+            self.trainer.update(i)
 
 
 def _storage(trainer, d, dtype):

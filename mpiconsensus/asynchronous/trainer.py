@@ -51,9 +51,13 @@ class AsyncTrainer(Trainer):
     def update(self, i):
         """Take the optimizer's step of hosted vertex i with the gradient that is there; return the seconds."""
         start, t = time.perf_counter(), self.t[i]
-        self._clip([i])
-        self.optimizers.step(i, self.rate(t) * self.algorithm.pace(t, self.hosted[i]))
+        self.clip([i])
+        self.optimizers.step(i, self.rate_of(i, t))
         return time.perf_counter() - start
+
+    def rate_of(self, i, t):
+        """Return the learning rate of hosted vertex i at step t, as its optimizer takes it."""
+        return self.rate(t) * self.algorithm.pace(t, self.hosted[i])
 
     def average(self):
         """Give every vertex the average of all; collective."""

@@ -10,7 +10,7 @@ import heapq
 
 from mpiconsensus.asynchronous.engine import Step
 from mpiconsensus.errors import TrainingError
-from mpiconsensus.transport.mailbox.virtual import nanoseconds
+from mpiconsensus.transport.mailbox.virtual import NS, nanoseconds
 
 COMPUTED, MIXES, BEGINS = range(3)
 
@@ -78,9 +78,10 @@ class VirtualEngine:
         self.learner.update(i, self.done[i])
         self.algorithm.adapted(i, self.done[i])
         self._published[i] = self.transport.virtual.time
-        for j in sorted(self._waiting.pop(i, ())):
-            if j in self._held:
-                self._hold(j)
+        if i in self._waiting:
+            for j in sorted(self._waiting.pop(i)):
+                if j in self._held:
+                    self._hold(j)
         self._hold(i)
 
     def _hold(self, i):
@@ -109,9 +110,7 @@ class VirtualEngine:
         t = self.done[i]
         self.done[i] = t + 1
         waited = time - self._published[i] + spent
-        seconds = (ns / 1e9 for ns in (self._took[i], waited, 0, time + spent))
-        compute_s, wait_s, mix_s, ended_s = seconds
-        self.on_step(Step(i, t, self._losses[i], 0.0, compute_s, wait_s, mix_s, ages, ended_s))
+        self.on_step(Step(i, t, self._losses[i], 0.0, self._took[i] / NS, waited / NS, 0.0, ages, (time + spent) / NS))
         self._push(time + spent, BEGINS, i)
         if t + 1 == self.steps and self.ends == "first" and not self.closing:
             self.closing = True

@@ -94,10 +94,13 @@ def compressor_rows(specs, size):
 
 @click.command()
 @click.option("--mpi", is_flag=True, help="Under a launcher: try one-sided operations, atomics and locks between the ranks, and recommend a transport.")
-def doctor(mpi):
+@click.option("--seconds", type=click.IntRange(0, 86400), default=0, help="With --mpi: put every mailbox that works here under stress for so long in all; 60 is a thorough test.")
+def doctor(mpi, seconds):
     """Describe this machine in a block to paste into a report, and warn of what will hurt."""
     from mpiconsensus import doctor as examination
 
+    if seconds and not mpi:
+        raise UserError(f"--seconds {seconds:g} is how long doctor --mpi tries the transports; give --mpi too, under a launcher.")
     if mpi:
-        raise SystemExit(not examination.run_mpi(click.echo))
+        raise SystemExit(not examination.run_mpi(click.echo, seconds))
     examination.run(click.echo)

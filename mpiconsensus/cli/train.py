@@ -75,7 +75,7 @@ def _kind(job, world):
         return "asynchronous" if asynchronous else "synchronous"
     if not asynchronous:
         names = ", ".join(name for name, cls in REGISTRY.items() if cls.asynchronous)
-        raise UserError(f"hetero.clock = virtual is for asynchronous algorithms ({names}), this job has {job.algorithm.name}; leave it away.")
+        raise UserError(f"hetero.clock = virtual is for asynchronous algorithms ({names}), this job has {job.algorithm.name}; take machine, or leave --virtual-clock out.")
     if world.size > 1:
         raise UserError(f"hetero.clock = virtual hosts all vertices in one process, {world.size} ranks were started; start one, without mpirun.")
     return "virtual"

@@ -101,7 +101,7 @@ class Stacked:
         sides = {block.current[i] for i in indices}
         pick = _evenly(indices)
         if not isinstance(pick, slice) or len(sides) > 1:
-            return self._make(pick, torch.stack([block.x(i)[:d] for i in indices]), copied=True)
+            return self._make(pick, torch.stack([block.x(i) for i in indices])[:, :d], copied=True)
         key = (*sides, pick.start, pick.stop, pick.step)
         if key not in self._parts:
             self._parts[key] = self._make(pick, block.storage[key[0]][pick, :d], copied=False)

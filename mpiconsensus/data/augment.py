@@ -40,6 +40,11 @@ class Augment:
         self._plain = bool((self._factor == 1).all() and (self._offset == 0).all())
         self._scales, self._kept = {}, {}
 
+    @property
+    def is_fixed(self):
+        """Whether samples are seen alike each time, in training as in evaluation."""
+        return not (self.crop or self.flip or self.alternate or self.cutout)
+
     def train(self, x, vertex, count, loader=None):
         """Return a fresh tensor of the batch x, numpy uint8 (B, C, H, W) or float32 (B, p), augmented.
 

@@ -51,22 +51,25 @@ class AdPsgd(Asynchronous):
     def open(self, transport, block, placement):
         self.pairs, self.block, self.placement = transport, block, placement
         self.snapshot = torch.empty((block.m, block.d), dtype=block.storage[0].dtype, device=block.storage[0].device)
+        self._snapshot = self.snapshot.unbind(0)
         for i, vertex in enumerate(placement.hosted):
             with self.pairs.hold(vertex) as (row,):
                 row.copy_(block.x(i))
 
     def begin(self, i, t):
+        x = self.block.x(i)
         with self.pairs.hold(self.placement.hosted[i]) as (row,):
-            self.block.x(i).copy_(row)
-        self.snapshot[i].copy_(self.block.x(i))
+            x.copy_(row)
+        self._snapshot[i].copy_(x)
 
     def adapted(self, i, t):
-        torch.sub(self.block.x(i), self.snapshot[i], out=self.snapshot[i])
+        snapshot = self._snapshot[i]
+        torch.sub(self.block.x(i), snapshot, out=snapshot)
 
     def mix(self, i, t):
         vertex = self.placement.hosted[i]
         other = self.neighbour(vertex, t)
-        change = self.snapshot[i]
+        change = self._snapshot[i]
         if other is None:
             with self.pairs.hold(vertex) as (row,):
                 row.add_(change)

@@ -151,8 +151,12 @@ class Ages:
     def of(self, i, t, letter):
         """Return the age of a letter at step t of hosted vertex i: the steps by which its clock is behind, or the steps that
         the reader has begun since it was published where these are fewer, as they are behind a slow writer."""
+        behind = t - letter.clock
+        if behind <= 0:
+            return 0
         begun = self._begun[i]
-        return min(max(0, t - letter.clock), len(begun) - bisect_left(begun, letter.stamp))
+        # Looked for among the last `behind` of them alone, which is the smaller of the two.
+        return len(begun) - bisect_left(begun, letter.stamp, max(0, len(begun) - behind))
 
     def forget(self, i, letters):
         """Drop the times ahead of all of `letters`, the newest ones: later letters are newer."""

@@ -50,10 +50,12 @@ class BoundedStaleness(Asynchronous):
                     "take algorithm.name = async-gossip, or weights such as uniform."
                 )
         self._blends = {}
+        self._read = [[j for j in row if j != i] for i, row in enumerate(self.weights)]
 
     def open(self, transport, block, placement):
         self.mailbox, self.block, self.placement = transport, block, placement
         self.ages = Ages(block.m)
+        self._cut = pieces if len(pieces(block.x(0))) > 1 else lambda row: (row,)
         self._kept = [[] for _ in range(block.m)]  # (clock, buffer) of the last two rows published
         for i in range(block.m):
             self._publish(i, -1)
@@ -72,17 +74,22 @@ class BoundedStaleness(Asynchronous):
     def mix(self, i, t):
         start = time.perf_counter()
         for tried in range(TRIES + 1):
-            letters = [letter for letter in self._letters(i, t, copies=tried == TRIES) if letter]
-            ages = {letter.vertex: self.ages.of(i, t, letter) for letter in letters}
-            mixed = {letter.vertex: letter for letter in letters if ages[letter.vertex] <= self.max_age}
-            terms = [(self._row(i, j, mixed), share) for j, share in self._blend(i, mixed, ages)]
+            letters = self._letters(i, t, copies=tried == TRIES)
+            ages, mixed = {}, {}
+            for letter in letters:
+                age = self.ages.of(i, t, letter)
+                if age <= self.max_age:
+                    ages[letter.vertex], mixed[letter.vertex] = age, letter
+            own = self.block.x(i)
+            terms = [(self._cut(mixed[j].row if j in mixed else own), share) for j, share in self._blend(i, ages)]
             combine([(self.block.next_pieces(i), terms)])
             if tried == TRIES or self.mailbox.intact(list(mixed.values())):
                 break
         self.block.flip(i)
         self.ages.forget(i, letters)
-        self._promise(i, t, letters, [ages[j] for j in mixed])
-        return [ages[j] for j in mixed], time.perf_counter() - start
+        ages = list(ages.values())
+        self._promise(i, t, letters, ages)
+        return ages, time.perf_counter() - start
 
     def look(self, vertex, out):
         mailbox = self.mailbox.unheld
@@ -122,33 +129,27 @@ class BoundedStaleness(Asynchronous):
         self.block.flip(i)
 
     def _letters(self, i, t, copies):
-        """Return the letter of each neighbour that is read, None where none has arrived; copies: with rows of their own."""
+        """Return the letters of the neighbours that are read and from whom one has arrived; copies: with rows of their own."""
         reader = self.placement.hosted[i]
         at_most = None if self.bound == math.inf else t + self.bound
-        for j in self.weights[reader]:
-            if j == reader:
-                continue
-            letter = self.mailbox.peek(j, reader, at_most)
-            while letter and copies:
-                copy = letter._replace(row=letter.row.clone())
+        letters = self.mailbox.letters(self._read[reader], reader, at_most)
+        for place, letter in enumerate(letters if copies else ()):
+            while letter:
+                letters[place] = letter._replace(row=letter.row.clone())
                 if self.mailbox.intact([letter]):
-                    letter = copy
                     break
-                letter = self.mailbox.peek(j, reader, at_most)
-            yield letter
+                letters[place] = letter = self.mailbox.peek(letter.vertex, reader, at_most)
+        return list(filter(None, letters)) if copies else letters
 
-    def _row(self, i, j, mixed):
-        return pieces(mixed[j].row if j in mixed else self.block.x(i))
-
-    def _blend(self, i, mixed, ages):
-        """Return [(j, share)] of the row of W of hosted vertex i, what is not mixed on the diagonal."""
+    def _blend(self, i, ages):
+        """Return [(j, share)] of the row of W of hosted vertex i where rows of these ages {j: age} are mixed, the rest on the diagonal."""
         vertex = self.placement.hosted[i]
-        damped = self.damping and any(ages[j] for j in mixed)
-        key = vertex, tuple(mixed)
+        damped = self.damping and any(ages.values())
+        key = vertex, *ages
         if not damped and key in self._blends:
             return self._blends[key]
         own = self.weights[vertex]
-        weights = {j: own[j] / (1 + ages[j]) ** self.damping if damped else own[j] for j in mixed}
+        weights = {j: own[j] / (1 + age) ** self.damping if damped else own[j] for j, age in ages.items()}
         lost = sum(own[j] - weights.get(j, 0.0) for j in own if j != vertex)
         weights[vertex] = own.get(vertex, 0.0) + lost
         found = blend(sorted(weights.items())) or [(vertex, 1.0)]
@@ -159,8 +160,9 @@ class BoundedStaleness(Asynchronous):
     def _promise(self, i, t, letters, ages):
         """Raise TrainingError where a row is staler than the bounds allow: a transport broke its contract."""
         vertex = self.placement.hosted[i]
-        missing = t >= self.bound and len(letters) < sum(j != vertex for j in self.weights[vertex])
-        if missing or any(abs(letter.clock - t) > self.bound for letter in letters) or any(age > min(self.bound, self.max_age) for age in ages):
+        missing = t >= self.bound and len(letters) < len(self._read[vertex])
+        apart = self.bound < math.inf and any(abs(letter.clock - t) > self.bound for letter in letters)
+        if missing or apart or (ages and max(ages) > min(self.bound, self.max_age)):
             found = ", ".join(f"vertex {letter.vertex} at clock {letter.clock}" for letter in letters)
             raise TrainingError(
                 f"vertex {vertex} mixed rows beyond algorithm.staleness = {self.bound} or max_age = {self.max_age} at step {t}: {found or 'none'}; "

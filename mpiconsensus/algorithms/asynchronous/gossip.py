@@ -78,22 +78,26 @@ class AsyncGossip(Asynchronous):
         self._clock = [-1] * m
         self._seen = [{} for _ in range(m)]
         self.ages = Ages(m)
+        # Views are made once: to take one costs as much as a sum over a short row.
+        self._mass, self._taken = self.mass.unbind(0), self.taken.unbind(0)
+        self._x, self._w = self.mass[:, :d].unbind(0), self.mass[:, d].unbind(0)
+        self._change_of_x, self._z = self._change[:d], self._arrived[:d]
+        self._read = [[j for j in row if j != i] for i, row in enumerate(self.weights)]
         for i in range(m):
-            self.mass[i, :d].copy_(block.x(i))
+            self._x[i].copy_(block.x(i))
             self.mailbox.publish(i, -1)
 
     def begin(self, i, t):
         self.ages.begin(i, self.mailbox.now())
 
     def adapted(self, i, t):
-        mass, x = self.mass[i], self.block.x(i)
-        change = self._change[:-1]
+        mass, x, before = self._mass[i], self.block.x(i), self.sums.x(i)
         # What the update has changed z by; z itself is rounded to the type of the model, the mass is not.
-        torch.sub(x.double(), self._debiased(i).to(x.dtype), out=change)
-        weight = float(mass[-1])
-        mass[:-1].add_(change, alpha=weight)
-        if weight >= PRECISION * float(self.sums.x(i)[-1]) and not self._alone(i):
-            before, after = self.sums.x(i), self.sums.other(i)
+        torch.sub(x.double(), self._debiased(i).to(x.dtype), out=self._change_of_x)
+        weight = self._w[i].item()
+        self._x[i].add_(self._change_of_x, alpha=weight)
+        if weight >= PRECISION * before[-1].item() and not self._alone(i):
+            after = self.sums.other(i)
             torch.add(before, mass, out=after)
             # What the sum has grown by, in its own rounding, is what is taken away.
             torch.sub(after, before, out=self._change)
@@ -120,7 +124,7 @@ class AsyncGossip(Asynchronous):
         letters = self._take(i)
         vertex = self.placement.hosted[i]
         ended = sum(letter.clock == ENDED for letter in letters)
-        return ended < sum(j != vertex for j in self.weights[vertex])
+        return ended < len(self._read[vertex])
 
     def look(self, vertex, out):
         """As above: the last two sums differ by the mass that the vertex had when it sent; of one that has ended they are alike."""
@@ -160,7 +164,7 @@ class AsyncGossip(Asynchronous):
             self._clock[i] = clock
 
     def _debiased(self, i):
-        return torch.div(self.mass[i, :-1], self.mass[i, -1], out=self._arrived[:-1])
+        return torch.div(self._x[i], self._w[i], out=self._z)
 
     def _alone(self, i):
         vertex = self.placement.hosted[i]
@@ -171,14 +175,14 @@ class AsyncGossip(Asynchronous):
         vertex = self.placement.hosted[i]
         row, arrived = self.weights[vertex], self._arrived
         while True:
-            letters = [letter for j in row if j != vertex and (letter := self.mailbox.peek(j, vertex))]
+            letters = self.mailbox.letters(self._read[vertex], vertex)
             arrived.zero_()
             for letter in letters:
                 arrived.add_(letter.row, alpha=row[letter.vertex])
             if self.mailbox.intact(letters):
                 break
-        torch.sub(arrived, self.taken[i], out=self._change)
-        self.mass[i].add_(self._change)
-        self.taken[i].copy_(arrived)
+        torch.sub(arrived, self._taken[i], out=self._change)
+        self._mass[i].add_(self._change)
+        self._taken[i].copy_(arrived)
         self.block.x(i).copy_(self._debiased(i))
         return letters

@@ -90,6 +90,10 @@ class Mailbox(ABC):
         overwritten while it was read is read again.
         """
 
+    def letters(self, vertices, reader, at_most=None):
+        """Return what `peek` finds of each of `vertices`, without those of whom it finds nothing."""
+        return [letter for vertex in vertices if (letter := self.peek(vertex, reader, at_most))]
+
     @abstractmethod
     def intact(self, letters):
         """Return whether the rows of these letters were still what they were, up to this call."""

@@ -29,22 +29,22 @@ class Watchdog:
     """
 
     def __init__(self, rank, limit_s=LIMIT_S):
-        self.rank, self.limit_s, self._part, self._fed = rank, limit_s, None, threading.Event()
+        self.rank, self.limit_s, self._part, self._lasts_s, self._fed = rank, limit_s, None, 0.0, threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
 
-    def part(self, name):
-        """Begin the part of this name; None: all is done."""
-        self._part = name
+    def part(self, name, lasts_s=0.0):
+        """Begin the part of this name, which lasts lasts_s where nothing hangs; None: all is done."""
+        self._part, self._lasts_s = name, lasts_s
         self._fed.set()
 
     def _watch(self):
-        while self._fed.wait(self.limit_s + (2 * (self.rank > 0) if self._part else 1e6)):
+        while self._fed.wait(self.limit_s + self._lasts_s + (2 * (self.rank > 0) if self._part else 1e6)):
             self._fed.clear()
             if self._part is None:
                 return
         if self.rank == 0:
             print(
-                f"mpiconsensus: MPI hangs: {self._part} did not come to an end within {self.limit_s:g} s; "
+                f"mpiconsensus: MPI hangs: {self._part} did not come to an end within {self.limit_s + self._lasts_s:g} s; "
                 "take --set transport.name=p2p, and try another MPI library or another of its components.",
                 file=sys.stderr, flush=True,
             )  # fmt: skip
@@ -90,7 +90,6 @@ def measure(world, watchdog):
     found["locks"] = _count_locked(world, windows["allocated"])
     for window in windows.values():
         window.Free()
-    watchdog.part(None)
     return found if world.rank == 0 else None
 
 

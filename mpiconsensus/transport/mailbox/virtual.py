@@ -59,6 +59,7 @@ class VirtualMailbox(Mailbox):
         self._delay = delay or (lambda i, j, nbytes: 0.0)
         self._delays, self._lost = {}, {}
         self._longest = [max((self.delay(v, r) for r in self.readers.get(v, ())), default=0) for v in range(placement.n)]
+        self._sent = [self.row_bytes * len(self.readers.get(v, ())) for v in range(placement.n)]
         self._versions = [deque() for _ in range(placement.n)]
         self._count = [0] * placement.n
         self._spare = []
@@ -72,9 +73,10 @@ class VirtualMailbox(Mailbox):
 
     def delay(self, vertex, reader):
         """Return the nanoseconds from a publication of `vertex` to its arrival at `reader`."""
-        if (vertex, reader) not in self._delays:
-            self._delays[vertex, reader] = nanoseconds(self._delay(vertex, reader, self.row_bytes))
-        return self._delays[vertex, reader]
+        found = self._delays.get((vertex, reader))
+        if found is None:
+            found = self._delays[vertex, reader] = nanoseconds(self._delay(vertex, reader, self.row_bytes))
+        return found
 
     def publish(self, i, clock):
         kept, time = self._versions[i], self.virtual.time
@@ -82,9 +84,9 @@ class VirtualMailbox(Mailbox):
             self._spare.append(kept.popleft().letter.row)
         row = self._spare.pop() if self._spare else torch.empty(self.d, dtype=self.dtype, device=self.device)
         row.copy_(self.rows.x(i))
-        kept.append(Version(Letter(i, self._count[i], clock, self.now(), row), time, time + self._longest[i]))
+        kept.append(Version(Letter(i, self._count[i], clock, time / NS, row), time, time + self._longest[i]))
         self._count[i] += 1
-        self.bytes_sent[i] += self.row_bytes * len(self.readers.get(i, ()))
+        self.bytes_sent[i] += self._sent[i]
 
     def clock(self, vertex, reader):
         letter = self.peek(vertex, reader)
@@ -93,15 +95,28 @@ class VirtualMailbox(Mailbox):
     def peek(self, vertex, reader, at_most=None):
         latest = self.virtual.time - self.delay(vertex, reader)
         for version in reversed(self._versions[vertex]):
-            letter = version.letter
-            if version.time <= latest and (at_most is None or letter.clock <= at_most) and not self.lost(vertex, reader, letter.version):
+            letter, time, _ = version
+            if time <= latest and (at_most is None or letter.clock <= at_most) and not (self.loss and self.lost(vertex, reader, letter.version)):
                 return letter
         return None
+
+    def letters(self, vertices, reader, at_most=None):
+        if self.loss:
+            return super().letters(vertices, reader, at_most)
+        # As `peek`, in one loop: a thousand vertices do little else.
+        now, found = self.virtual.time, []
+        for vertex in vertices:
+            latest = now - self.delay(vertex, reader)
+            for letter, time, _ in reversed(self._versions[vertex]):
+                if time <= latest and (at_most is None or letter.clock <= at_most):
+                    found.append(letter)
+                    break
+        return found
 
     def arrives(self, vertex, reader, clock):
         """Return the time in nanoseconds at which the first row of `vertex` with `clock` or a later one is at `reader`; None: none was sent."""
         for version in self._versions[vertex]:
-            if version.letter.clock >= clock and not self.lost(vertex, reader, version.letter.version):
+            if version.letter.clock >= clock and not (self.loss and self.lost(vertex, reader, version.letter.version)):
                 return version.time + self.delay(vertex, reader)
         return None
 
@@ -161,7 +176,7 @@ class VirtualPairs:
         self.bytes_sent = np.zeros(placement.n, np.int64)
         self.row_bytes = d * dtype.itemsize
         self._delay = delay or (lambda i, j, nbytes: 0.0)
-        self._rows = torch.zeros((placement.n, d), dtype=dtype, device=device)
+        self._rows = torch.zeros((placement.n, d), dtype=dtype, device=device).unbind(0)
         self._held = ()
         self._spent = 0
 
