@@ -1,11 +1,16 @@
 """Publish a row and mix it with the newest of the neighbours, over each mailbox, against a copy of the same bytes.
 
     mpirun -n 4 --oversubscribe --bind-to none python benchmarks/mailbox.py [--graph torus] [--parameters 270000] [--repeats 9]
+    mpirun -n 5 --oversubscribe --bind-to none python benchmarks/mailbox.py --graph complete        4 neighbours
 
 One vertex a rank, float32, nobody waits for anybody; the sides in turn in one run. Prints the median milliseconds of each, the
 median and range of its ratio to the floor (the own row and those of the neighbours read, one written, at the speed of the
 copy), and how many rows a call took from other ranks: one that did not change is not taken again by rma. The bare publication
 stands beside it.
+
+The copies of the floor lie in a core's own cache where they fit. `fresh rows` is what the same bytes cost where others have
+just written what is read, and have just read what is written over: each rank publishes a copy of its row, in the memory
+of `shared`, and reads each neighbour's newest once, with no sum of rows.
 """
 
 import statistics
@@ -49,11 +54,21 @@ class Side:
         self.calls += 1
         while True:
             letters = {j: self.mailbox.peek(j, self.vertex) for j, _ in self.blend if j != self.vertex}
-            terms = [(pieces(letters[j].row if j in letters else self.rows.x(0)), share) for j, share in self.blend if letters.get(j, self)]
+            rows = {j: pieces(letter.row) for j, letter in letters.items() if letter}
+            rows[self.vertex] = pieces(self.rows.x(0))
+            terms = [(rows[j], share) for j, share in self.blend if j in rows]
             mixing.combine([(self.rows.next_pieces(0), terms)])
             if self.mailbox.intact([letter for letter in letters.values() if letter]):
                 return
             self.lapped += 1
+
+    def move(self):
+        """Move the bytes of a mix without its arithmetic: the own row into the next buffer, each neighbour's read once."""
+        self.publish()
+        self.rows.other(0).copy_(self.rows.x(0))
+        for j, _ in self.blend:
+            if j != self.vertex and (letter := self.mailbox.peek(j, self.vertex)):
+                letter.row.amax()
 
 
 @click.command()
@@ -73,22 +88,30 @@ def main(graph, parameters, names, repeats):
         beyond = level is not None and 2 * row * world.node_size > level
         copy = Copy(1, d, torch.float32, sets_beyond(level, 2 * row, min(world.node_size, machine["cores"])) if beyond else 1)
         calls = {**copy.ways, **{name: side.mix for name, side in sides.items()}, **{f"{n}, publish": s.publish for n, s in sides.items()}}
+        moving = Side("shared" if world.comm else "inprocess", world, placement, wiring, round_, d)
+        calls["fresh rows"] = moving.move
         times = timing.in_turn(calls, repeats, world)
         copied = min((times[name] for name in copy.ways), key=statistics.median)
         floor = [seconds * rows_moved(wiring.rows) / (2 * wiring.n) for seconds in copied]
         found = world.allgather([(side.mailbox.rows_wire, side.lapped, side.calls) for side in sides.values()])
         if world.rank == 0:
             links = statistics.mean(len(indices) - 1 for indices, _ in wiring.rows)
-            print(f"{wiring.spec}, {links:g} neighbours, {count:,}: floor {1e3 * statistics.median(floor):.3f} ms")
+            fresh = timing.ratio(times["fresh rows"], floor)
+            print(
+                f"{wiring.spec}, {links:g} neighbours, {count:,}: floor {1e3 * statistics.median(floor):.3f} ms; "
+                f"fresh rows / floor {fresh['median']:.2f} ({fresh['min']:.2f} to {fresh['max']:.2f})"
+            )
             for at, name in enumerate(names):
                 of, bare = timing.ratio(times[name], floor), statistics.median(times[f"{name}, publish"])
+                over = timing.ratio(times[name], times["fresh rows"])
                 moved, lapped, all_calls = (sum(rank[at][which] for rank in found) for which in range(3))
                 print(
-                    f"  {name:7} {1e3 * statistics.median(times[name]):8.3f} ms, / floor {of['median']:.2f} ({of['min']:.2f} to {of['max']:.2f}); "
+                    f"  {name:7} {1e3 * statistics.median(times[name]):8.3f} ms, / floor {of['median']:.2f} ({of['min']:.2f} to {of['max']:.2f}), "
+                    f"/ fresh rows {over['median']:.2f} ({over['min']:.2f} to {over['max']:.2f}); "
                     f"{moved / all_calls:.2f} rows from others and {lapped / all_calls:.4f} mixes again a call; publish alone {1e6 * bare:.1f} us",
                     flush=True,
                 )
-        for side in sides.values():
+        for side in (*sides.values(), moving):
             side.rows = None
             side.mailbox.close()
 
