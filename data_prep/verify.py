@@ -51,7 +51,7 @@ def check(out):
             yield str(error)
             continue
         if not found.has_frame(vertex):
-            yield f"{out / name}: the file does not have the checksum of the manifest; copy it again, or make the shards again with data_prep/."
+            yield f"{out / name}: the file does not have the sha256 of the manifest; copy it again, or make the shards again with data_prep/."
         if vertex >= 0:
             counts.append(np.bincount(shard.y, minlength=found.facts.classes))
             ids.append(shard.id)

@@ -1,6 +1,5 @@
 """Shards: what is written comes back, and what is damaged is named."""
 
-import binascii
 import hashlib
 import json
 import os
@@ -79,7 +78,7 @@ def test_the_file_is_laid_out_as_documented(tmp_path):
     with h5py.File(tmp_path / "set" / "shard-0001.h5") as file:
         assert {name: file[name].dtype for name in file} == {"x": np.uint8, "y": np.int64, "id": np.int64}
         assert all(file[name].id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS for name in file)
-        digest = f"{binascii.crc32(b''.join(file[name][()].tobytes() for name in ('x', 'y', 'id'))):08x}"
+        digest = hashlib.sha256(b"".join(file[name][()].tobytes() for name in ("x", "y", "id"))).hexdigest()
         expected = {
             "format": "mpiconsensus shard",
             "version": 3,
@@ -88,7 +87,7 @@ def test_the_file_is_laid_out_as_documented(tmp_path):
             "vertex": 1,
             "of": 3,
         }
-        expected |= {"partition": "iid", "seed": 1, "scale": 1 / 255, "crc32": digest}
+        expected |= {"partition": "iid", "seed": 1, "scale": 1 / 255, "sha256": digest}
         assert {name: text(file.attrs[name]) for name in expected} == expected
         assert file.attrs["class_names"].tolist() == [b"cat", b"dog", b"ship"]
         scaled = train.x.astype(np.float64) / 255
@@ -102,7 +101,7 @@ def test_the_file_is_laid_out_as_documented(tmp_path):
         content = (tmp_path / "set" / name).read_bytes()
         with h5py.File(tmp_path / "set" / name) as file:
             start, size = file["x"].id.get_offset(), file["x"].nbytes
-        assert f"{binascii.crc32(content[:start] + content[start + size :]):08x}" == digests["frame_crc32"]
+        assert hashlib.sha256(content[:start] + content[start + size :]).hexdigest() == digests["frame_sha256"]
     assert sorted(manifest["files"]) == ["shard-0000.h5", "shard-0001.h5", "shard-0002.h5", "test.h5"]
 
 
@@ -151,14 +150,14 @@ def _set(name, value):
 
 
 def _replace(name, function):
-    """Replace a dataset by function(values), and make the crc32 attribute fit it."""
+    """Replace a dataset by function(values), and make the sha256 attribute fit it."""
 
     def change(path):
         with h5py.File(path, "r+") as file:
             values = function(file[name][()])
             del file[name]
             file[name] = values
-            file.attrs["crc32"] = f"{binascii.crc32(b''.join(file[n][()].tobytes() for n in ('x', 'y', 'id'))):08x}"
+            file.attrs["sha256"] = hashlib.sha256(b"".join(file[n][()].tobytes() for n in ("x", "y", "id"))).hexdigest()
 
     return change
 
@@ -232,8 +231,8 @@ DAMAGES = {
     "not a number": (_replace("x", _first(np.nan)), "not finite"),
     "infinite": (_replace("x", _first(np.inf)), "not finite"),
     "id": (_replace("id", lambda ids: ids[::-1].copy()), "id does not ascend"),
-    "another sample": (_replace("x", _first(0.5)), "checksum"),
-    "attribute": (_set("crc32", "0" * 8), "checksum"),
+    "another sample": (_replace("x", _first(0.5)), "sha256"),
+    "attribute": (_set("sha256", "0" * 64), "sha256"),
 }
 
 
@@ -356,7 +355,7 @@ def of_version(version, folder):
     for name in manifest["files"]:
         with h5py.File(folder / name, "r+") as file:
             samples = hashlib.sha256(b"".join(file[n][()].tobytes() for n in ("x", "y", "id"))).hexdigest()
-            del file.attrs["crc32"]
+            del file.attrs["sha256"]
             file.attrs["version"], file.attrs["sha256"] = version, samples
             start, end = file["x"].id.get_offset(), file["x"].id.get_offset() + file["x"].nbytes
         content = (folder / name).read_bytes()
@@ -382,7 +381,7 @@ def test_a_set_of_an_earlier_version_is_read_and_recognised(tmp_path, version):
     assert not found.is_whole(1)
     with h5py.File(tmp_path / "set" / "shard-0002.h5", "r+") as file:
         file["x"][0, 0, 0, 0] ^= 1
-    with pytest.raises(UserError, match="checksum"):
+    with pytest.raises(UserError, match="sha256"):
         found.load(2)
 
 

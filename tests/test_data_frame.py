@@ -1,5 +1,6 @@
-"""The file that HDF5 lays out once for many shards, and the checksums that its bytes are held by."""
+"""The file that HDF5 lays out once for many shards, and the sha256 of samples."""
 
+import hashlib
 import io
 
 import h5py
@@ -7,28 +8,19 @@ import numpy as np
 import pytest
 from test_data import FEATURES, IMAGES, recipe, write
 
-from mpiconsensus.data import checksum
 from mpiconsensus.data.frame import Frame, _Extents
-from mpiconsensus.data.manifest import VERSION
+from mpiconsensus.data.shardfile import sha256
 from mpiconsensus.data.shards import Shard, open_shards
 
 WIDE = FEATURES._replace(shape=(10_000,))
 
 
-def test_crc32_is_the_published_one():
-    # The check value of CRC-32/ISO-HDLC: G. Cook, Catalogue of parametrised CRC algorithms.
-    found = checksum.Crc32()
-    for piece in (b"1234", b"", b"56789"):
-        found.update(piece)
-    assert found.hexdigest() == "cbf43926" and checksum.Crc32().hexdigest() == "00000000"
-
-
-def test_the_checksum_of_samples_is_that_of_their_bytes_in_a_row():
+def test_the_sha256_of_samples_is_that_of_their_bytes_in_a_row():
     x = np.frombuffer(b"1234xxxx", np.uint8).reshape(2, 1, 2, 2).transpose(1, 0, 2, 3)[:, :1].reshape(1, 1, 2, 2)
     strided = np.stack([np.frombuffer(b"1234", np.uint8), np.zeros(4, np.uint8)], axis=1)[:, 0].reshape(1, 1, 2, 2)
     rest = np.frombuffer(b"56789", np.uint8), np.empty(0, np.int64)
     assert not strided.flags.c_contiguous
-    assert checksum.samples(Shard(x, *rest), VERSION) == checksum.samples(Shard(strided, *rest), VERSION) == "cbf43926"
+    assert sha256(Shard(x, *rest)) == sha256(Shard(strided, *rest)) == hashlib.sha256(b"123456789").hexdigest()
 
 
 def made(frame, vertex, facts, count, digest):
@@ -49,8 +41,8 @@ def test_what_is_written_last_lies_above():
 @pytest.mark.parametrize("facts", [IMAGES, FEATURES, WIDE], ids=["images", "features", "wide"])
 def test_a_file_is_the_same_whatever_was_laid_out_before_it(facts):
     many, alone = Frame(5, "train", 9, facts, recipe()), Frame(5, "train", 9, facts, recipe())
-    files = {vertex: made(many, vertex, facts, 5, f"{vertex:08x}") for vertex in (0, 8, 3, 8, 3)}
-    again = made(alone, 3, facts, 5, "00000003")
+    files = {vertex: made(many, vertex, facts, 5, f"{vertex:064x}") for vertex in (0, 8, 3, 8, 3)}
+    again = made(alone, 3, facts, 5, f"{3:064x}")
     assert len(again) == many.size == alone.size and files[3] == again
     many.close()
     alone.close()
@@ -58,7 +50,7 @@ def test_a_file_is_the_same_whatever_was_laid_out_before_it(facts):
     assert alone._memory.bytes(0, len(alone.head)) == alone.head and alone._memory.size == alone.size
     for vertex, content in files.items():
         with h5py.File(io.BytesIO(content), "r") as file:
-            assert file.attrs["vertex"] == vertex and file.attrs["crc32"] == b"%08x" % vertex and file.attrs["of"] == 9
+            assert file.attrs["vertex"] == vertex and file.attrs["sha256"] == b"%064x" % vertex and file.attrs["of"] == 9
             assert np.all(file.attrs["mean"] == 0.25 + vertex) and np.all(file.attrs["std"] == 2 + vertex)
             assert np.all(file["y"][()] == vertex) and np.array_equal(file["id"][()], np.arange(5) + 7 * vertex)
             assert file["x"].shape == (5, *facts.shape) and not file["x"][()].any()

@@ -1,6 +1,6 @@
 """verify.py, info.py and stripe.sh."""
 
-import binascii
+import hashlib
 import json
 import os
 import sys
@@ -46,12 +46,12 @@ def resealed(folder, name, change):
     """Change a file and let the manifest's checksums fit it."""
     with h5py.File(folder / name, "r+") as file:
         change(file)
-        samples = f"{binascii.crc32(b''.join(file[key][()].tobytes() for key in ('x', 'y', 'id'))):08x}"
-        file.attrs["crc32"] = samples
+        samples = hashlib.sha256(b"".join(file[key][()].tobytes() for key in ("x", "y", "id"))).hexdigest()
+        file.attrs["sha256"] = samples
         start, size = file["x"].id.get_offset(), file["x"].nbytes
     manifest, content = json.loads((folder / "manifest.json").read_text()), (folder / name).read_bytes()
-    frame = f"{binascii.crc32(content[:start] + content[start + size :]):08x}"
-    manifest["files"][name] = {"frame_crc32": frame, "samples_crc32": samples}
+    frame = hashlib.sha256(content[:start] + content[start + size :]).hexdigest()
+    manifest["files"][name] = {"frame_sha256": frame, "samples_sha256": samples}
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -77,7 +77,7 @@ def test_verify_compares_the_manifest(made):
     for changed, words in [
         ({"labels": labels.tolist()}, "labels of shard 0"),
         ({"skew": [0.1, 0.2, 0.3]}, "skew is not"),
-        ({"files": manifest["files"] | {"test.h5": {"frame_crc32": "0", "samples_crc32": manifest["files"]["test.h5"]["samples_crc32"]}}}, "test.h5"),
+        ({"files": manifest["files"] | {"test.h5": {"frame_sha256": "0", "samples_sha256": manifest["files"]["test.h5"]["samples_sha256"]}}}, "test.h5"),
         ({"sizes": [1, 2]}, "sizes"),
     ]:
         path.write_text(json.dumps(manifest | changed))

@@ -1,8 +1,8 @@
 """Sets of shards as a whole: from a stream, replaced, interrupted, refused; and the division in the log."""
 
-import binascii
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import subprocess
@@ -205,7 +205,7 @@ def test_a_shard_of_another_division_is_named(tmp_path):
     for name, n, data_seed in (("a", 3, 0), ("b", 3, 5), ("c", 4, 0)):
         write(tmp_path / name, FEATURES, n=n, data_seed=data_seed)
     shard = tmp_path / "a" / "shard-0001.h5"
-    for other, words in (("b", "checksum that was recorded"), ("c", "of is 4, expected 3")):
+    for other, words in (("b", "sha256 that was recorded"), ("c", "of is 4, expected 3")):
         shard.write_bytes((tmp_path / other / "shard-0001.h5").read_bytes())
         with pytest.raises(UserError, match=words) as error:
             open_shards(tmp_path / "a").load(1)
@@ -266,7 +266,7 @@ def poison(path):
     """Put NaN where the features are, with checksums that fit: only the check of features could tell."""
     with h5py.File(path, "r+") as file:
         file["x"][:] = np.nan
-        file.attrs["crc32"] = f"{binascii.crc32(b''.join(file[n][()].tobytes() for n in ('x', 'y', 'id'))):08x}"
+        file.attrs["sha256"] = hashlib.sha256(b"".join(file[n][()].tobytes() for n in ("x", "y", "id"))).hexdigest()
 
 
 def test_a_rank_opens_its_own_vertices_shards_alone(tmp_path):

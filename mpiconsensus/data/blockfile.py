@@ -3,12 +3,12 @@
 Array legend: N samples of the file, b samples of a run.
 """
 
+import hashlib
 import math
 import os
 
 import numpy as np
 
-from mpiconsensus.data import checksum
 from mpiconsensus.data.shardfile import Shard, check_finite, check_labels, refuse
 from mpiconsensus.errors import TrainingError
 
@@ -18,13 +18,13 @@ VECTORS = os.sysconf("SC_IOV_MAX")  # places that one call fills, at most
 
 
 class BlockFile:
-    """The samples of the file `path`: x, y and id lie at `offsets`, as `layout` (frame.layout) says; version: of its format.
+    """The samples of the file `path`: x, y and id lie at `offsets`, as `layout` (frame.layout) says.
 
     A read that fails is a UserError up to the end of `check`, and a TrainingError behind it: a run is under way.
     """
 
-    def __init__(self, path, layout, offsets, version):
-        self.path, self._layout, self._offsets, self._version = path, layout, offsets, version
+    def __init__(self, path, layout, offsets):
+        self.path, self._layout, self._offsets = path, layout, offsets
         self.count = layout[0][1][0]
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
         self._was, self._checked = self._stamp(), False
@@ -52,10 +52,10 @@ class BlockFile:
     def check(self, facts, digest, held=()):
         """Read everything once; return the samples of the rows `held`, ascending, as a Shard.
 
-        Raise UserError unless labels, ids and features are what `facts` say, and the checksum of x, y and id is `digest`.
+        Raise UserError unless labels, ids and features are what `facts` say, and the sha256 of x, y and id is `digest`.
         """
         kept = self.empty(len(held))
-        held, found = np.asarray(held, np.int64), checksum.start(self._version)
+        held, found = np.asarray(held, np.int64), hashlib.sha256()
         before = None
         for field, out in enumerate(kept):
             for first, values in self._runs(field):
@@ -71,15 +71,15 @@ class BlockFile:
                 low, high = np.searchsorted(held, (first, first + len(values)))
                 out[low:high] = values[held[low:high] - first]
         if found.hexdigest() != digest:
-            refuse(self.path, "the samples do not have the checksum that was recorded when they were written")
+            refuse(self.path, "the samples do not have the sha256 that was recorded when they were written")
         self._checked = True
         return Shard(*kept)
 
-    def frame_checksum(self):
-        """Return the checksum of the bytes before and behind x, without those of x."""
+    def frame_sha256(self):
+        """Return the sha256 of the bytes before and behind x, without those of x."""
         start, (_, shape, dtype) = self._offsets[0], self._layout[0]
         self._file.seek(0)
-        found = checksum.start(self._version)
+        found = hashlib.sha256()
         found.update(self._file.read(start))
         self._file.seek(start + math.prod(shape) * np.dtype(dtype).itemsize)
         found.update(self._file.read())

@@ -5,12 +5,16 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from mpiconsensus.data import checksum
 from mpiconsensus.errors import UserError
 
 FORMAT = "mpiconsensus shard"
 VERSION = 3
-READ = tuple(checksum.KINDS)  # versions that are read; they differ in their checksums
+READ = (1, 2, 3)  # versions that are read; 2: every byte is hashed once; 3: text of fixed length
+
+
+def recorded(version):
+    """Return the names under which `files` has the sha256 of a file: of its samples, and of the rest, in version 1 of all."""
+    return "samples_sha256", "sha256" if version == 1 else "frame_sha256"
 
 
 class Facts(NamedTuple):
@@ -126,8 +130,8 @@ def _problem(m):
         return f"scale = {m['scale']} is not positive"
     for name in [file_name(vertex, n) for vertex in [*range(n), -1]]:
         digests = m["files"].get(name)
-        if not isinstance(digests, dict) or not set(checksum.recorded(m["version"])) <= set(digests):
-            return f"the {checksum.name(m['version'])} of {name} are missing"
+        if not isinstance(digests, dict) or not set(recorded(m["version"])) <= set(digests):
+            return f"the sha256 of {name} are missing"
     # Sets made before labels were counted have none.
     labels = m.get("labels", [[size] + [0] * (m["classes"] - 1) for size in m["sizes"]])
     if not (

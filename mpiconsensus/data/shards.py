@@ -23,12 +23,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from mpiconsensus.data import checksum
 from mpiconsensus.data.blockfile import BlockFile
 from mpiconsensus.data.frame import layout, split_of
-from mpiconsensus.data.manifest import FORMAT, Facts, as_recorded, file_name, read_manifest
+from mpiconsensus.data.manifest import FORMAT, Facts, as_recorded, file_name, read_manifest, recorded
 from mpiconsensus.data.moments import moments
-from mpiconsensus.data.shardfile import Shard, check_samples, refuse
+from mpiconsensus.data.shardfile import Shard, check_samples, refuse, sha256
 from mpiconsensus.data.writer import Stream, file_sha256, is_set, write_shards
 from mpiconsensus.errors import UserError
 from mpiconsensus.limits import usable_cores
@@ -54,7 +53,7 @@ class ShardSet:
         return self._read(-1)
 
     def open(self, vertex):
-        """Return (BlockFile of the shard of `vertex`, its recorded checksum), its samples not yet checked."""
+        """Return (BlockFile of the shard of `vertex`, its recorded sha256), its samples not yet checked."""
         path, laid_out = self._place(vertex)
         with self._checked(path, vertex) as file:
             found = [_dataset(path, file, *wanted) for wanted in laid_out]
@@ -62,7 +61,7 @@ class ShardSet:
             if None in offsets or file.userblock_size:
                 refuse(path, "its datasets are not contiguous, as data.memory needs them")
             digest = self._recorded(path, file)
-        return BlockFile(path, laid_out, offsets, self.manifest["version"]), digest
+        return BlockFile(path, laid_out, offsets), digest
 
     def _place(self, vertex):
         """Return the path of a file and the layout of its datasets."""
@@ -70,10 +69,9 @@ class ShardSet:
         return self.directory / file_name(vertex, self.manifest["shards"]), layout(count, self.facts)
 
     def _recorded(self, path, file):
-        """Return the checksum of the samples, "" where file and manifest do not agree on it."""
-        version = self.manifest["version"]
-        digest = self.manifest["files"][path.name][checksum.recorded(version)[0]]
-        return digest if _attribute(file, checksum.name(version)) == digest else ""
+        """Return the sha256 of the samples, "" where file and manifest do not agree on it."""
+        digest = self.manifest["files"][path.name]["samples_sha256"]
+        return digest if _attribute(file, "sha256") == digest else ""
 
     def _read(self, vertex):
         path, laid_out = self._place(vertex)
@@ -81,22 +79,22 @@ class ShardSet:
             shard = Shard(*(_dataset(path, file, *wanted)[()] for wanted in laid_out))
             digest = self._recorded(path, file)
         check_samples(path, shard, self.facts)
-        if checksum.samples(shard, self.manifest["version"]) != digest:
-            refuse(path, "the samples do not have the checksum that was recorded when they were written")
+        if sha256(shard) != digest:
+            refuse(path, "the samples do not have the sha256 that was recorded when they were written")
         return shard
 
     def has_frame(self, vertex):
         """Return whether the bytes of the file of `vertex` but for x, which `load` compares, are as they were written."""
         path, _ = self._place(vertex)
-        recorded = self.manifest["files"][path.name][checksum.recorded(self.manifest["version"])[1]]
+        digest = self.manifest["files"][path.name][recorded(self.manifest["version"])[1]]
         if self.manifest["version"] == 1:
-            return file_sha256(path) == recorded
+            return file_sha256(path) == digest
         try:
             file, _ = self.open(vertex)
         except UserError:
             return False
         try:
-            return file.frame_checksum() == recorded
+            return file.frame_sha256() == digest
         finally:
             file.close()
 

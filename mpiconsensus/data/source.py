@@ -52,7 +52,7 @@ class Source:
         return self._open is not None and 0 < bound < shard_bytes(self.sizes[vertex], self.sample_bytes)
 
     def open(self, vertex):
-        """Return (BlockFile of the training samples of `vertex`, their recorded checksum); UserError where it is not as recorded."""
+        """Return (BlockFile of the training samples of `vertex`, their recorded sha256); UserError where it is not as recorded."""
         return self._open(vertex)
 
     def load(self, vertex):
