@@ -83,12 +83,11 @@ def pictures(tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize("way", ["through a buffer", "each to its place", "each to its place, in short reads"])
+@pytest.mark.parametrize("way", ["a block at a time", "two samples at a time", "two samples at a time, in short reads"])
 @pytest.mark.parametrize(("fraction", "batch", "kib"), [(0, 4, 5), (0, 7, 6), (0.1, 4, 6), (0.13, 9, 7), (0.02, 1, 4)])
 def test_the_order_is_the_one_that_a_few_lines_give(pictures, monkeypatch, way, fraction, batch, kib):
-    if way != "through a buffer":
-        monkeypatch.setattr(blockfile, "ALONE", 8)
-        monkeypatch.setattr(blockfile, "VECTORS", 2)  # blocks have three samples
+    if way != "a block at a time":
+        monkeypatch.setattr(blockfile, "STAGED", 2 * 60 + 1)  # blocks have three samples
     if "short" in way:
         # A system may read less than it was asked for: here the first 37 bytes, which end within a sample.
         monkeypatch.setattr(blockfile.os, "preadv", lambda file, views, at, real=os.preadv: real(file, shortened(views), at))

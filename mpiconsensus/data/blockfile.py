@@ -13,8 +13,7 @@ from mpiconsensus.data.shardfile import Shard, check_finite, check_labels, refus
 from mpiconsensus.errors import TrainingError
 
 CHECKED = 1 << 20  # bytes that are read and hashed at a time: they stay in the cache
-ALONE = 1 << 10  # bytes of a sample from which on the system reads it into a place of its own
-VECTORS = os.sysconf("SC_IOV_MAX")  # places that one call fills, at most
+STAGED = 1 << 19  # bytes that are read ahead of being put in their places: of more, the first would have left the core's own cache
 
 
 class BlockFile:
@@ -26,6 +25,7 @@ class BlockFile:
     def __init__(self, path, layout, offsets):
         self.path, self._layout, self._offsets = path, layout, offsets
         self.count = layout[0][1][0]
+        self._bytes = [math.prod(shape) * np.dtype(dtype).itemsize for _, (_, *shape), dtype in layout]  # of a sample
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
         self._was, self._checked = self._stamp(), False
 
@@ -39,15 +39,10 @@ class BlockFile:
     def scatter(self, first, places, parts):
         """Put b samples from row `first` on at the rows `places` (b,) of parts, arrays x (N, ...), y (N,) and id (N,)."""
         for field, out in enumerate(parts):
-            size = out[:1].nbytes
-            if size < ALONE:
-                for start, values in self._runs(field, first, len(places)):
-                    out[places[start - first : start - first + len(values)]] = values
-                continue
-            # The system puts each sample where it belongs, so that it is copied once.
-            view, starts = memoryview(out.reshape(-1).view(np.uint8)), (places * size).tolist()
-            for low in range(0, len(starts), VECTORS):
-                self._fill(field, first + low, [view[at : at + size] for at in starts[low : low + VECTORS]])
+            rows, at = _whole(out), 0
+            for _, values in self._runs(field, STAGED, first, len(places)):
+                rows[places[at : at + len(values)]] = _whole(values)
+                at += len(values)
 
     def check(self, facts, digest, held=()):
         """Read everything once; return the samples of the rows `held`, ascending, as a Shard.
@@ -58,7 +53,7 @@ class BlockFile:
         held, found = np.asarray(held, np.int64), hashlib.sha256()
         before = None
         for field, out in enumerate(kept):
-            for first, values in self._runs(field):
+            for first, values in self._runs(field, CHECKED):
                 found.update(values)
                 if field == 0:
                     check_finite(self.path, values)
@@ -85,36 +80,27 @@ class BlockFile:
         found.update(self._file.read())
         return found.hexdigest()
 
-    def _runs(self, field, start=0, count=None):
-        """Yield (first row, values) of runs of samples, in memory that the next run takes again."""
+    def _runs(self, field, most, start=0, count=None):
+        """Yield (first row, values) of runs of samples, of at most `most` bytes, in memory that the next run takes again."""
         _, (_, *shape), dtype = self._layout[field]
         end = self.count if count is None else start + count
-        each = max(1, CHECKED // self._bytes(field))
+        each = max(1, most // self._bytes[field])
         buffer = np.empty((min(each, end - start), *shape), dtype)
         for first in range(start, end, each):
             values = buffer[: end - first]
-            self._fill(field, first, [memoryview(values.reshape(-1).view(np.uint8))])
+            self._fill(field, first, memoryview(values.reshape(-1).view(np.uint8)))
             yield first, values
 
-    def _bytes(self, field):
-        """Return the bytes of a sample in a dataset."""
-        _, (_, *shape), dtype = self._layout[field]
-        return math.prod(shape) * np.dtype(dtype).itemsize
-
-    def _fill(self, field, first, views):
-        """Fill `views`, bytes of whole samples, from row `first` on."""
-        name, size, left = self._layout[field][0], self._bytes(field), sum(map(len, views))
-        at, last = self._offsets[field] + first * size, first + left // size - 1
+    def _fill(self, field, first, view):
+        """Fill `view`, bytes of whole samples, from row `first` on."""
+        name, size = self._layout[field][0], self._bytes[field]
+        at, last = self._offsets[field] + first * size, first + len(view) // size - 1
         try:
-            while left:
-                done = os.preadv(self._file.fileno(), views, at)
+            while view:
+                done = os.preadv(self._file.fileno(), [view], at)
                 if not done:
                     self._refuse(f"the file ends within {name} of samples {first} to {last} of {self.count}")
-                left, at = left - done, at + done
-                while left and done >= len(views[0]):
-                    done -= len(views[0])
-                    views = views[1:]
-                views = [views[0][done:], *views[1:]]
+                at, view = at + done, view[done:]
             changed = self._stamp() != self._was
         except OSError as error:
             self._refuse(f"{name} of samples {first} to {last} cannot be read ({error.strerror})")
@@ -129,3 +115,9 @@ class BlockFile:
         if self._checked:
             raise TrainingError(f"{self.path}: {fact}; put the file back as it was, then go on with --resume.")
         refuse(self.path, fact)
+
+
+def _whole(values):
+    """Return samples (b, ...) as b values of as many bytes: numpy copies such a value at once."""
+    size = math.prod(values.shape[1:]) * values.itemsize
+    return values.reshape(len(values), -1).view(np.dtype((np.void, size)))[:, 0] if len(values) else values

@@ -5,7 +5,8 @@ cuts it into windows of several blocks; the samples of a window are shuffled tog
 is read into other memory. Nothing depends on when a read ends: the order of samples is a function of (seed, vertex, pass)
 and of the layout, which comes from the shard's size, the bound, the batch size and the fraction held out.
 
-A sample is read straight into the place that the shuffled order gives it, so that a batch is a run of the window, not copied.
+A sample goes into the place that the shuffled order gives it while it is still in the cache, so that a batch is a run of the window,
+not copied.
 
 Array legend: N samples of the shard, b samples of a block, B batch, g number of a window, counted over all passes.
 """
@@ -77,7 +78,9 @@ class StreamLoader:
         self.batches_per_pass = stay // self.batch_size
         starts = np.arange(layout.blocks + 1) * layout.rows
         starts[-1] = file.count
-        self._starts, self._kept = starts, np.diff(starts) - np.diff(np.searchsorted(held, starts))
+        self._starts, self._lengths = starts, np.diff(starts)
+        self._kept = self._lengths - np.diff(np.searchsorted(held, starts))
+        self._divided = (None, None)  # the last pass that was asked for, and its windows
         # Window g lies in slot g % 2, so that the next one never comes into the memory of the one in use.
         self._slots = [file.empty(layout.most, empty), file.empty(layout.most, empty)]
         self._across = file.empty(self.batch_size, empty)  # a batch of two windows
@@ -121,8 +124,12 @@ class StreamLoader:
 
     def _blocks(self, number):
         """Return the blocks of each window of a pass."""
-        order = generator(self.seed, "blocks", self.vertex, number).permutation(self.layout.blocks)
-        return np.array_split(order, self.layout.windows)
+        found, windows = self._divided
+        if found != number:
+            order = generator(self.seed, "blocks", self.vertex, number).permutation(self.layout.blocks)
+            windows = np.array_split(order, self.layout.windows)
+            self._divided = number, windows
+        return windows
 
     def _wait(self, g):
         """Return when window g is in its slot; the window behind it is under way from then on."""
@@ -140,7 +147,7 @@ class StreamLoader:
     def _read(self, g):
         """Read window g into its slot, in its shuffled order; rows that are held out come behind those that stay."""
         number, window = divmod(g, self.layout.windows)
-        blocks, lengths = self._blocks(number)[window], np.diff(self._starts)
+        blocks, lengths = self._blocks(number)[window], self._lengths
         stays = np.ones(lengths[blocks].sum(), bool)
         ends = np.cumsum(lengths[blocks])
         for block, end in zip(blocks, ends):

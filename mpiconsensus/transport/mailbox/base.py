@@ -32,10 +32,12 @@ class Mailbox(ABC):
 
     Rows: a block.Rows or Block over `storage()`; its current row of hosted vertex i is where the vertex works.
     readers: {vertex: vertices that read it}. bytes_sent: (m,) bytes that the hosted vertices published, once for each
-    reader; rows_wire: rows that this rank took from other ranks.
+    reader; rows_wire: rows that this rank took from other ranks. stream: whether rows are best written past the caches, since
+    others read them where they lie.
     """
 
     name = ""
+    stream = False
 
     def __init__(self, world, placement, d, dtype, device="cpu", readers=None):
         self.world, self.placement, self.d, self.dtype = world, placement, d, dtype

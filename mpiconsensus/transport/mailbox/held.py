@@ -21,7 +21,7 @@ class Held(Mailbox):
 
     def __init__(self, inner, delay):
         super().__init__(inner.world, inner.placement, inner.d, inner.dtype, inner.device, inner.readers)
-        self.inner, self.name, self.bytes_sent = inner, inner.name, inner.bytes_sent
+        self.inner, self.name, self.stream, self.bytes_sent = inner, inner.name, inner.stream, inner.bytes_sent
         hosted = set(inner.placement.hosted)
         self._readers = {v: sorted(hosted & set(readers)) for v, readers in inner.readers.items() if hosted & set(readers)}
         nbytes = inner.d * inner.dtype.itemsize

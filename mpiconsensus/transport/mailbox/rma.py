@@ -39,6 +39,7 @@ class Rma(Board):
     """
 
     name = "rma"
+    stream = True
 
     def __init__(self, world, placement, d, dtype, device="cpu", readers=None, memory=None):
         super().__init__(world, placement, d, dtype, device, readers)

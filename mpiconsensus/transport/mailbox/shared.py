@@ -19,6 +19,7 @@ class Shared(Board):
     """
 
     name = "shared"
+    stream = True
 
     def __init__(self, world, placement, d, dtype, device="cpu", readers=None):
         super().__init__(world, placement, d, dtype, device, readers)
