@@ -197,7 +197,8 @@ class Checkout:
             return
         words = shlex.split(smaller(command))
         if words[0] == "make":
-            done = subprocess.run([words[0], "-n", *words[1:]], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+            env = environment(MAKEFLAGS="", ARGS="")  # those of the `make test` that this may be part of
+            done = subprocess.run([words[0], "-n", *words[1:]], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
             self.done[command] = done.returncode, done.stdout + done.stderr
         elif words[0] == "mpiconsensus":
             self.done[command] = self.commands.run(words[0], words[1:])
