@@ -70,12 +70,14 @@ supervise() {
     told='' code=0
     wait "$running" || code=$?
   done
+  running=''   # a signal that comes later must not reach whoever has its number by then
 }
 
 # Where the command that trained the run in directory $1 ended with 0, look whether that is true: a launcher that has lost a
 # node may say so. A run is finished when its models are there; it may be `lost` a few times.
 doubt() {
-  if [ "$code" != 0 ] || [ ! -d "$1/log" ] || [ -e "$1/model/index.json" ]; then
+  local index=$1/model/index.json
+  if [ "$code" != 0 ] || [ ! -d "$1/log" ] || { grep -qs '"last"' "$index" && grep -qs '"best"' "$index"; }; then
     return
   fi
   echo "$SCRIPT: the launcher ended with 0, but the run in $1 is not finished (a lost node?); started again it goes on." >&2

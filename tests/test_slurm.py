@@ -260,7 +260,7 @@ def test_what_an_outer_rank_and_allocation_left_behind_is_gone(tmp_path, notes):
 
 @pytest.mark.parametrize(
     ("log", "model", "restarts", "code", "requeued"),
-    [(True, False, "0", 1, True), (True, True, "0", 0, False), (True, False, "5", 1, False), (False, False, "0", 0, False)],
+    [(True, "", "0", 1, True), (True, '{"last": {}}', "0", 1, True), (True, '{"last": {}, "best": {}}', "0", 0, False), (True, "", "5", 1, False), (False, "", "0", 0, False)],
 )
 def test_a_launcher_that_lost_a_node_and_ends_with_0_is_not_believed(tmp_path, notes, log, model, restarts, code, requeued):
     """A run is finished when its models are there. What has no log yet, such as --dry-run, is no run."""
@@ -271,7 +271,7 @@ def test_a_launcher_that_lost_a_node_and_ends_with_0_is_not_believed(tmp_path, n
         (tmp_path / "run" / "log").mkdir(parents=True)
     if model:
         (tmp_path / "run" / "model").mkdir()
-        (tmp_path / "run" / "model" / "index.json").write_text("{}")
+        (tmp_path / "run" / "model" / "index.json").write_text(model)
     done = batch(tmp_path, "ring4.sh", tasks=4, VENV="", PATH=notes[0], RUN=str(tmp_path / "run"), SLURM_RESTART_COUNT=restarts)
     assert done.returncode == code, done.stderr
     assert ("is not finished" in done.stderr) == (code == 1)
