@@ -13,11 +13,11 @@ def zeros(shape, dtype, device="cpu"):
     size = math.prod(shape) * dtype.itemsize
     if torch.device(device).type != "cpu" or size < HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.zeros(shape, dtype=dtype, device=device)
-    # The kernel puts a huge page where an aligned stretch of the mapping has room for it, at the end too.
-    memory = mmap.mmap(-1, -(-size // HUGE) * HUGE + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     try:
+        # The kernel puts a huge page where an aligned stretch of the mapping has room for it, at the end too.
+        memory = mmap.mmap(-1, -(-size // HUGE) * HUGE + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         memory.madvise(mmap.MADV_HUGEPAGE)
-    except OSError:  # a kernel without them
+    except OSError:  # a kernel without them, or no memory, of which torch tells
         return torch.zeros(shape, dtype=dtype)
     start = torch.frombuffer(memory, dtype=torch.uint8, count=1).data_ptr()
     return torch.frombuffer(memory, dtype=dtype, count=math.prod(shape), offset=-start % HUGE).view(shape)
