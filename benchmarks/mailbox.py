@@ -57,7 +57,7 @@ class Side:
             rows = {j: pieces(letter.row) for j, letter in letters.items() if letter}
             rows[self.vertex] = pieces(self.rows.x(0))
             terms = [(rows[j], share) for j, share in self.blend if j in rows]
-            mixing.combine([(self.rows.next_pieces(0), terms)], self.mailbox.stream)
+            mixing.Sums([(self.rows.next_pieces(0), terms)], self.mailbox.stream).run()
             if self.mailbox.intact([letter for letter in letters.values() if letter]):
                 return
             self.lapped += 1

@@ -11,28 +11,29 @@ CHECKED = 1024  # elements; shares of both kinds, and of both signs
 SHARES = (1.0, 0.3, -0.2, 0.7, -0.8, 1.0, 0.5)
 
 
-def blend(sums, stream=False):
-    """Write the sums of `mixing.combine` and return True, or return False where the compiled code cannot: torch then does.
+def prepare(sums, stream=False):
+    """Return a function that writes the sums of `mixing.Sums` each time it is called, or None where torch has to.
 
+    The addresses are taken once: rows that are freed or moved before a call are the caller's mistake.
     stream: past the caches, for rows that other processes have read and will read.
     """
-    sample = sums[0][0][0]
-    kernel, step = kernels()
-    if sample.dtype not in kernel or sample.device.type != "cpu" or torch.get_num_threads() > 1:
-        return False
+    if not sums:
+        return None
     out = sums[0][0]
-    n = (len(out) - 1) * len(sample) + len(out[-1])
-    if n * sample.itemsize % step:
-        return False  # torch's vector loops have a tail there
+    kernel, step = kernels()
+    if out[0].dtype not in kernel or out[0].device.type != "cpu" or torch.get_num_threads() > 1:
+        return None
+    n = (len(out) - 1) * out[0].numel() + out[-1].numel()
+    if n * out[0].itemsize % step:
+        return None  # torch's vector loops have a tail there
     outs = [out[0].data_ptr() for out, _ in sums]
     rows = [row[0].data_ptr() for _, terms in sums for row, _ in terms]
     shares = [share for _, terms in sums for _, share in terms]
     stream = stream and not any(address % 64 for address in outs)
-    kernel[sample.dtype](
-        len(outs), _words(len(outs))(*outs), _ints(len(outs))(*[len(terms) for _, terms in sums]),
+    return functools.partial(
+        kernel[out[0].dtype], len(outs), _words(len(outs))(*outs), _ints(len(outs))(*[len(terms) for _, terms in sums]),
         _words(len(rows))(*rows), _reals(len(rows))(*shares), n, stream,
     )  # fmt: skip
-    return True
 
 
 @functools.cache

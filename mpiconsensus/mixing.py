@@ -5,29 +5,36 @@ from typing import NamedTuple
 
 import torch
 
-from mpiconsensus.blending import blend
+from mpiconsensus.blending import prepare
 from mpiconsensus.pieces import pieces
 
 
-def combine(sums, stream=False):
-    """Write for each of `sums`, a list of (out, terms), the interpolation of its rows; terms: [(row, share)].
+class Sums:
+    """Interpolations of rows, [(out, terms)] with terms [(row, share)], to be run as often as rows lie where they lie.
 
     out and rows: as `pieces` gives them; out must not be one of the rows of any of the sums. Local.
     stream: write past the caches where that can be said, see `blending`.
-    The first piece of all sums comes first: rows that several sums read are in the cache by then.
     """
-    if not sums or blend(sums, stream):
-        return
-    for piece in range(len(sums[0][0])):
-        for out, ((first, _), *rest) in sums:
-            total = out[piece]
-            if not rest:
-                total.copy_(first[piece])
-                continue
-            (second, share), *rest = rest
-            torch.lerp(first[piece], second[piece], share, out=total)
-            for row, share in rest:
-                total.lerp_(row[piece], share)
+
+    def __init__(self, sums, stream=False):
+        self._sums = sums
+        self._compiled = prepare(sums, stream)
+
+    def run(self):
+        if self._compiled:
+            self._compiled()
+            return
+        # The first piece of all sums comes first: rows that several sums read are in the cache by then.
+        for piece in range(len(self._sums[0][0]) if self._sums else 0):
+            for out, ((first, _), *rest) in self._sums:
+                total = out[piece]
+                if not rest:
+                    total.copy_(first[piece])
+                    continue
+                (second, share), *rest = rest
+                torch.lerp(first[piece], second[piece], share, out=total)
+                for row, share in rest:
+                    total.lerp_(row[piece], share)
 
 
 class Times(NamedTuple):
@@ -47,17 +54,20 @@ def run_round(exchange, rows, round_, started=False):
     if not started:
         exchange.start(round_)
     row = exchange.arrive()
-    index = exchange.placement.index
-    sums = []
-    for vertex, shares in round_.blends.items():
-        if vertex in index:
-            exchange.writable(index[vertex])
-            sums.append((rows.next_pieces(index[vertex]), [(row(j), share) for j, share in shares]))
+    part = exchange.part(round_)
+    for i in part.written:
+        exchange.writable(i)
+    standing = part.standing(exchange.sides)
+    sums = part.sums.get(standing)
+    if sums is None:
+        blends = [(i, round_.blends[exchange.placement.hosted[i]]) for i in part.written]
+        sums = Sums([(rows.next_pieces(i), [(row(j), share) for j, share in shares]) for i, shares in blends], exchange.stream)
+        part.keep(standing, sums)
     arrived = time.perf_counter()
-    combine(sums, exchange.stream)
+    sums.run()
     mixed = time.perf_counter()
     exchange.release()
-    exchange.flip(round_.vertices)
+    exchange.flip(round_.vertices, part.written)
     return Times(arrived - begin + time.perf_counter() - mixed, mixed - arrived, exchange.hidden_s if started else 0.0)
 
 
@@ -80,7 +90,7 @@ def run_delayed(exchange, rows, late, next_):
                 own = pieces(rows.x(index[vertex]))
                 sums.append((rows.next_pieces(index[vertex]), [(own, 1.0), *((row(j), share) for j, share in shares)]))
     arrived = time.perf_counter()
-    combine(sums, exchange.stream)
+    Sums(sums, exchange.stream).run()
     mixed = time.perf_counter()
     if late:
         exchange.release()
@@ -91,7 +101,7 @@ def run_delayed(exchange, rows, late, next_):
                 exchange.writable(index[vertex])
                 rows.other(index[vertex]).copy_(rows.x(index[vertex]))
             moving.add(vertex)
-    exchange.flip(sorted(moving))
+    exchange.flip(moving, [i for i, vertex in enumerate(exchange.placement.hosted) if vertex in moving])
     return Times(arrived - begin + time.perf_counter() - mixed, mixed - arrived, hidden_s)
 
 

@@ -46,6 +46,14 @@ def problem(dtype, d, counts, seed=0):
     return outs, sums
 
 
+def blend(sums, stream=False):
+    """Sum by compiled code and return True, or return False where torch has to."""
+    run = blending.prepare(sums, stream)
+    if run:
+        run()
+    return bool(run)
+
+
 def by_torch(sums):
     """The definition: from the first row, one torch.lerp a further row, each over the whole row."""
     found = []
@@ -62,7 +70,7 @@ def by_torch(sums):
 @pytest.mark.parametrize("d, counts", [(256, [2]), (256 * 5, [1, 4, 10]), (256 * 131, [5, 3]), (256 * 1100, [4, 1])])
 def test_the_bits_are_torchs(built, dtype, d, counts, stream):
     outs, sums = problem(dtype, d, counts)
-    assert blending.blend(sums, stream)
+    assert blend(sums, stream)
     assert torch.equal(outs, by_torch(sums))
 
 
@@ -71,7 +79,7 @@ def test_nothing_is_written_but_the_sums(built, stream):
     around = torch.full((3, 512), 7.0)
     _, ((_, terms),) = problem(torch.float32, 512, [3])
     before = [torch.cat(row).clone() for row, _ in terms]
-    assert blending.blend([(pieces(around[1]), terms)], stream)
+    assert blend([(pieces(around[1]), terms)], stream)
     assert bool((around[0] == 7).all() and (around[2] == 7).all() and (around[1] != 7).any())
     assert all(torch.equal(torch.cat(row), was) for (row, _), was in zip(terms, before, strict=True))
 
@@ -79,7 +87,7 @@ def test_nothing_is_written_but_the_sums(built, stream):
 def test_rows_that_agree_stay_as_they_are(built):
     row = torch.randn(1024, generator=torch.Generator().manual_seed(1))
     out = torch.empty(1024)
-    assert blending.blend([(pieces(out), [(pieces(row), 1.0), (pieces(row.clone()), 1 / 3), (pieces(row.clone()), 0.9)])])
+    assert blend([(pieces(out), [(pieces(row), 1.0), (pieces(row.clone()), 1 / 3), (pieces(row.clone()), 0.9)])])
     assert torch.equal(out, row)
 
 
@@ -87,7 +95,7 @@ def test_an_out_row_off_the_cache_lines_is_written_too(built):
     store = torch.zeros(1 + 512)
     _, ((_, terms),) = problem(torch.float32, 512, [4])
     sums = [(pieces(store[1:]), terms)]
-    assert blending.blend(sums, True) and torch.equal(store[1:], by_torch(sums)[0]) and store[0] == 0
+    assert blend(sums, True) and torch.equal(store[1:], by_torch(sums)[0]) and store[0] == 0
 
 
 @pytest.mark.parametrize("dtype, d, threads", [(torch.float32, 1000, 1), (torch.bfloat16, 512, 1), (torch.float32, 512, 2)])
@@ -96,8 +104,8 @@ def test_what_it_cannot_sum_is_torchs(built, dtype, d, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        assert not blending.blend(sums)
-        mixing.combine(sums, stream=True)
+        assert not blend(sums)
+        mixing.Sums(sums, stream=True).run()
     finally:
         torch.set_num_threads(before)
     assert torch.equal(outs, by_torch(sums))
@@ -105,10 +113,10 @@ def test_what_it_cannot_sum_is_torchs(built, dtype, d, threads):
 
 def test_without_compiled_code_the_bits_are_the_same(built, monkeypatch):
     outs, sums = problem(torch.float32, 256 * 1100, [4, 3])
-    mixing.combine(sums)
+    mixing.Sums(sums).run()
     compiled = outs.clone()
     monkeypatch.setattr(blending, "kernels", lambda: ({}, 1))
-    mixing.combine(sums)
+    mixing.Sums(sums).run()
     assert torch.equal(outs, compiled)
 
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mpiconsensus.mixing import combine
+from mpiconsensus.mixing import Sums
 from mpiconsensus.pieces import pieces
 from mpiconsensus.schedule import Round, full, masked, pair_rounds
 from mpiconsensus.weights import mixing_matrix, rows
@@ -106,5 +106,5 @@ def test_vertices_that_agree_stay_as_they_are_to_the_last_bit(dtype):
     out = torch.zeros_like(row)
     for blend in round_.blends.values():
         assert len(blend) == 7
-        combine([(pieces(out.zero_()), [(pieces(row.clone()), share) for _, share in blend])])
+        Sums([(pieces(out.zero_()), [(pieces(row.clone()), share) for _, share in blend])]).run()
         assert torch.equal(out, row)

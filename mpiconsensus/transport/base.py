@@ -5,12 +5,36 @@ for every round of the schedule, in the same order, whether or not its vertices 
 """
 
 import time
+import weakref
 from abc import ABC, abstractmethod
+from operator import itemgetter
 
 import torch
 
 from mpiconsensus.pieces import pieces
 from mpiconsensus.transport.memory import zeros
+
+KEPT = 16  # sums a round: one for each choice of the buffers that their rows stand in
+
+
+class Part:
+    """What of a round is a rank's own: found once, since a round of short rows is over in the time that it takes to find it.
+
+    written: indices of the hosted vertices whose rows the round writes. standing(sides) -> where the rows lie that it reads and
+    writes here; sums: {standing: mixing.Sums}, whose rows lie in the same places whenever the round comes.
+    """
+
+    def __init__(self, round_, placement):
+        index = placement.index
+        self.written = [index[vertex] for vertex in round_.vertices if vertex in index]
+        touched = {j for vertex in round_.vertices if vertex in index for j in (vertex, *round_.sources[vertex])}
+        self.standing = itemgetter(*sorted(touched)) if touched else lambda sides: None
+        self.sums = {}
+
+    def keep(self, standing, sums):
+        if len(self.sums) == KEPT:
+            self.sums.clear()
+        self.sums[standing] = sums
 
 
 class Exchange(ABC):
@@ -18,10 +42,10 @@ class Exchange(ABC):
 
     start(round): the rows that are current may be read from here on; those buffers must not be written before release.
     finish() -> function from a vertex that a hosted row needs to the pieces of the row it started the round with;
-    waits for the late ones.
+    waits for the late ones. A row lies at one place a vertex and side as long as the exchange is open.
     writable(i): waits until the buffer that the round writes for hosted vertex i is read by nobody any more.
     release(): the rows handed out are done with.
-    flip(vertices): these vertices, hosted or not, go on in their next buffer.
+    flip(vertices, indices): these vertices, hosted or not, go on in their next buffer; indices: the hosted ones among them.
     Collective in meaning, none of them a barrier. One round is under way at a time.
 
     depth: buffers a vertex. side: n numbers, the buffer that each vertex stands in, followed alike by all ranks.
@@ -42,7 +66,7 @@ class Exchange(ABC):
         self.block = None
         self.rows_received = self.rows_sent = self.waits = 0
         self.hidden_s = 0.0
-        self._pieces = {}
+        self._pieces, self._parts = {}, weakref.WeakKeyDictionary()
 
     @property
     def title(self):
@@ -56,6 +80,14 @@ class Exchange(ABC):
     def bind(self, block):
         """Exchange the rows of `block`, whose storage came from here."""
         self.block = block
+        self._parts.clear()
+
+    def part(self, round_):
+        """Return the Part of a round."""
+        part = self._parts.get(round_)
+        if part is None:
+            part = self._parts[round_] = Part(round_, self.placement)
+        return part
 
     def start(self, round_):
         self.round, self.started_s = round_, time.monotonic()
@@ -75,12 +107,12 @@ class Exchange(ABC):
     def release(self):
         pass
 
-    def flip(self, vertices):
-        side, index, last = self.side, self.placement.index, self.depth - 1
+    def flip(self, vertices, indices):
+        side, last, block = self.side, self.depth - 1, self.block
         for vertex in vertices:
             side[vertex] = side[vertex] + 1 if side[vertex] < last else 0
-            if vertex in index:
-                self.block.flip(index[vertex])
+        for i in indices:
+            block.flip(i)
 
     def take_counts(self):
         """Return and clear (rows_received, rows_sent)."""

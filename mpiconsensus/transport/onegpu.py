@@ -44,7 +44,7 @@ class OneGpu(Shared):
         super().release()
 
     def close(self):
-        self._rows = self._pieces = None  # before the owners, who wait in close for all, give the memory back
+        self._rows = self._pieces = self._parts = None  # before the owners, who wait in close for all, give the memory back
         super().close()
 
 

@@ -9,6 +9,7 @@ same round, while the rows of this node are awaited.
 import os
 import time
 import weakref
+from typing import NamedTuple
 
 import torch
 
@@ -21,6 +22,21 @@ from mpiconsensus.transport.waiting import Counter
 
 PAGE = 4096
 LINE = 8  # int64 a cache line: counters of different ranks share none
+
+
+class Plan(NamedTuple):
+    """What of a round this rank does within its node.
+
+    sources: [(rank that is read, its counter `ready`, when it published its last two rounds)]; rows: how many are read from them.
+    readers: [(hosted vertex, its index, ranks that read it)]; copies: how many ranks read its rows, over all of them. resting:
+    indices of the hosted vertices whose rows the round does not replace.
+    """
+
+    sources: list
+    rows: int
+    readers: list
+    copies: int
+    resting: list
 
 
 class Shared(Exchange):
@@ -58,7 +74,7 @@ class Shared(Exchange):
                 for rows in sides:
                     rows.zero_()
         self._guards = [[None] * depth for _ in placement.hosted]
-        self._near, self._plans = set(near), weakref.WeakKeyDictionary()
+        self._near, self._plans, self._plan = set(near), weakref.WeakKeyDictionary(), None
         self._peers = Peers(world)
         self.far = Neighbor(world, placement, d, dtype, depth=depth, beyond=self._near) if world.nodes > 1 else None
         world.comm.Barrier()
@@ -85,25 +101,27 @@ class Shared(Exchange):
         if self.far:
             self.far.start(round_)
             self.rows_sent += self.far.take_counts()[1]
-        _, readers = self._plan(round_)
-        for i, ranks in readers:
-            self._guards[i][self.sides[self.placement.hosted[i]]] = (ranks, self.rounds)
-            self.rows_sent += len(ranks)
+        self._plan = plan = self._plans.get(round_) or self._make_plan(round_)
+        for vertex, i, ranks in plan.readers:
+            self._guards[i][self.sides[vertex]] = (ranks, self.rounds)
+        self.rows_sent += plan.copies
         self._started_s = time.monotonic()
         self._published[self.world.rank][self.rounds % 2] = int(1e9 * self._started_s)
         self.window.Sync()
         self._ready[self.world.rank].raise_to(self.rounds)
 
     def finish(self):
-        sources, _ = self._plan(self.round)
+        plan, rounds = self._plan, self.rounds
         finished_s = time.monotonic()
-        late = [rank for rank in sources if self._ready[rank].value < self.rounds]
-        self._wait(self._ready, late, self.rounds)
-        self.waits += bool(late)
+        late = [rank for rank, ready, _ in plan.sources if ready.cell[0] < rounds]
+        if late:
+            self._wait(self._ready, late, rounds)
+            self.waits += 1
+        self.window.Sync()
         # Of the time that rows were on their way, what passed before anybody asked for them is hidden.
-        last_s = max((1e-9 * self._published[rank][self.rounds % 2] for rank in sources), default=0.0)
+        last_s = 1e-9 * max([published[rounds % 2] for _, _, published in plan.sources], default=0)
         self.hidden_s = max(0.0, min(last_s, finished_s) - self._started_s)
-        self.rows_received += sum(sources.values())
+        self.rows_received += plan.rows
         if not self.far:
             return self._row
         waits = self.far.waits
@@ -119,21 +137,21 @@ class Shared(Exchange):
             self._pieces[key] = pieces(self._rows[key])
         return self._pieces[key]
 
-    def _plan(self, round_):
-        """Return ({rank of this node: rows read from it}, [(hosted vertex's index, ranks of this node that read it)])."""
-        if round_ not in self._plans:
-            owner, me, sources = self.placement.owner, self.world.rank, {}
-            needed = {j for v in self.placement.hosted for j in round_.sources.get(v, ())}
-            for rank in sorted(int(owner[j]) for j in needed):
-                if rank != me and rank in self._near:
-                    sources[rank] = sources.get(rank, 0) + 1
-            readers = []
-            for i, vertex in enumerate(self.placement.hosted):
-                ranks = ({int(owner[r]) for r in round_.readers.get(vertex, ())} - {me}) & self._near
-                if ranks:
-                    readers.append((i, ranks))
-            self._plans[round_] = sources, readers
-        return self._plans[round_]
+    def _make_plan(self, round_):
+        """Make and keep the Plan of a round."""
+        owner, me, near = self.placement.owner, self.world.rank, self._near
+        needed = {j for v in self.placement.hosted for j in round_.sources.get(v, ())}
+        owners = [int(owner[j]) for j in needed if int(owner[j]) != me and int(owner[j]) in near]
+        sources = [(rank, self._ready[rank], self._published[rank]) for rank in sorted(set(owners))]
+        readers, resting = [], []
+        for i, vertex in enumerate(self.placement.hosted):
+            ranks = ({int(owner[r]) for r in round_.readers.get(vertex, ())} - {me}) & near
+            if ranks:
+                readers.append((vertex, i, ranks))
+            if vertex not in round_.rows:
+                resting.append(i)
+        plan = self._plans[round_] = Plan(sources, len(owners), readers, sum(len(ranks) for *_, ranks in readers), resting)
+        return plan
 
     def writable(self, i):
         self._wait_guard(i, (self.block.current[i] + 1) % self.depth)
@@ -144,24 +162,25 @@ class Shared(Exchange):
         self.window.Sync()
         self._done[self.world.rank].raise_to(self.rounds)
         # A row that was read but not replaced is trained in place next: its readers must be through.
-        for i, vertex in enumerate(self.placement.hosted):
-            if vertex not in self.round.rows:
-                self._wait_guard(i, self.block.current[i])
+        for i in self._plan.resting:
+            self._wait_guard(i, self.block.current[i])
 
     def _wait_guard(self, i, side):
         guard = self._guards[i][side]
         if guard:
             self._wait(self._done, *guard)
             self._guards[i][side] = None
+            self.window.Sync()
 
     def _wait(self, counters, ranks, value):
         for rank in ranks:
-            counters[rank].wait(value, self.world.crowded, lambda: self._peers.check(ranks))
-        self.window.Sync()
+            if counters[rank].cell[0] < value:
+                counters[rank].wait(value, self.world.crowded, lambda: self._peers.check(ranks))
 
     def close(self):
         self.world.comm.Barrier()
-        self._ready = self._done = self._published = self._rows = self._mine = self._pieces = None
+        self._ready = self._done = self._published = self._rows = self._mine = None
+        self._plan = self._pieces = self._parts = None
         self.window.Unlock_all()
         self.window.Free()
         if self.far:

@@ -47,16 +47,16 @@ class Counter:
     """A counter that one process raises and others wait for; `cell` is 8 aligned bytes of memory shared between them."""
 
     def __init__(self, cell):
-        self._cell = cell
+        self.cell = cell
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(cell))
 
     @property
     def value(self):
-        return self._cell[0]
+        return self.cell[0]
 
     def raise_to(self, value):
         """Set the counter and wake who waits for it."""
-        self._cell[0] = value
+        self.cell[0] = value
         self.wake()
 
     def wake(self):
@@ -82,7 +82,7 @@ class Counter:
             left_s = end_s - time.monotonic()
             if left_s <= 0 or stop():
                 return self.value >= value
-            now = self._cell[0]
+            now = self.cell[0]
             there = now >= value
             if not there and futex:
                 nap = _Timespec(0, int(1e9 * min(left_s, longest_s)))
@@ -93,7 +93,7 @@ class Counter:
 
     def _offer(self, value, crowded):
         """Return whether the counter came to be `value` while this rank offered its core, or spun."""
-        cell, turn, patience = self._cell, 0, time.perf_counter() + (OFFER_S if crowded else SPIN_S)
+        cell, turn, patience = self.cell, 0, time.perf_counter() + (OFFER_S if crowded else SPIN_S)
         while cell[0] < value:
             turn += 1
             if crowded or turn > SPINS:
@@ -104,15 +104,15 @@ class Counter:
 
     def _sleep(self, value, crowded, look_up):
         if futex is None:
-            wait_until(lambda: self._cell[0] >= value, crowded, look_up)
+            wait_until(lambda: self.cell[0] >= value, crowded, look_up)
             return
         while True:
-            now = self._cell[0]
+            now = self.cell[0]
             if now >= value:
                 return
             # The kernel sleeps only if the counter still is what was read: no raise is missed. Asleep, a rank makes
             # room; one that spins or yields still counts as running and has two that compute left on one core.
-            if futex(self._address, FUTEX_WAIT, now & 0xFFFFFFFF, _PATIENCE) != 0 and self._cell[0] == now:
+            if futex(self._address, FUTEX_WAIT, now & 0xFFFFFFFF, _PATIENCE) != 0 and self.cell[0] == now:
                 look_up()
 
 

@@ -17,23 +17,23 @@ from mpiconsensus.placement import Placement
 from mpiconsensus.runtime import World
 from mpiconsensus.schedule import full, masked, pair_rounds
 from mpiconsensus.topology import build, edges
-from mpiconsensus.transport import messages, open_exchange
+from mpiconsensus.transport import base, messages, open_exchange
 from mpiconsensus.transport.neighbor import WAYS, Neighbor
 from mpiconsensus.transport.onegpu import OneGpu
 from mpiconsensus.weights import mixing_matrix, rows
 
 d = 1000
-PLANS, combine = (messages.GRAPHS, messages.REQUESTS), mixing.combine
+PLANS, run = (messages.GRAPHS, messages.REQUESTS, base.KEPT), mixing.Sums.run
 
 
-def late(sums, stream):
+def late(sums):
     time.sleep(0.05)
-    combine(sums, stream)
+    run(sums)
 
 
 def case(name, words, everyone, apart):
     # plans: what comes beyond goes another way
-    messages.GRAPHS, messages.REQUESTS = (2, 1) if "few" in words else PLANS
+    messages.GRAPHS, messages.REQUESTS, base.KEPT = (2, 1, 2) if "few" in words else PLANS
     world = apart if "two-nodes" in words else everyone
     graph = build("torus:3x4")
     matrix = mixing_matrix(12, edges(graph), "metropolis")
@@ -81,7 +81,7 @@ def case(name, words, everyone, apart):
     # A rank that reads late: its neighbour is rounds ahead by then, and must not have written over what is being read.
     for _ in range(3):
         for round_, slow in zip(pair_rounds(12, [(0, 11), (0, 1), (0, 2)]), (True, False, False), strict=True):
-            mixing.combine = late if slow and 11 in placement.hosted else combine
+            mixing.Sums.run = late if slow and 11 in placement.hosted else run
             x = round_.matrix() @ x
             run_round(exchange, mine, round_)
             for i, v in enumerate(placement.hosted):
@@ -94,7 +94,7 @@ def case(name, words, everyone, apart):
     if world.rank == 0:
         print(json.dumps({"name": exchange.name, "found": out}))
     exchange.close()
-    mixing.combine = combine
+    mixing.Sums.run = run
 
 
 world = World.start()

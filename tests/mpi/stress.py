@@ -26,7 +26,7 @@ name, count, nodes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 world = World.start()
 if nodes > 1:
     world = World(world.comm, world.comm.Split(world.rank % nodes))
-N, D = world.size + 1, 700
+N, D = world.size + 1, 704
 placement = Placement(N, world.size, world.rank)
 chance = random.Random(world.rank)
 
@@ -52,7 +52,7 @@ for point in ("start", "finish", "writable", "release"):
     setattr(exchange, point, delayed(getattr(exchange, point)))
     if getattr(exchange, "far", None):
         setattr(exchange.far, point, delayed(getattr(exchange.far, point)))
-Counter.raise_to, mixing.combine = delayed(Counter.raise_to), delayed(mixing.combine)
+Counter.raise_to, mixing.Sums.run = delayed(Counter.raise_to), delayed(mixing.Sums.run)
 
 # A matrix of a graph with directions, whose readers are not those it reads; a symmetric one; pairs.
 ring = {i: ([i, (i + 1) % N] if i < N - 1 else [0, i], [0.5, 0.5]) for i in range(N)}

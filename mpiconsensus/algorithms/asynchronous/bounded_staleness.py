@@ -25,7 +25,7 @@ import time
 
 from mpiconsensus.algorithms.asynchronous.base import Ages, Asynchronous
 from mpiconsensus.errors import TrainingError, UserError
-from mpiconsensus.mixing import combine
+from mpiconsensus.mixing import Sums
 from mpiconsensus.pieces import pieces
 from mpiconsensus.schedule import blend
 
@@ -82,7 +82,7 @@ class BoundedStaleness(Asynchronous):
                     ages[letter.vertex], mixed[letter.vertex] = age, letter
             own = self.block.x(i)
             terms = [(self._cut(mixed[j].row if j in mixed else own), share) for j, share in self._blend(i, ages)]
-            combine([(self.block.next_pieces(i), terms)], self.mailbox.stream)
+            Sums([(self.block.next_pieces(i), terms)], self.mailbox.stream).run()
             if tried == TRIES or self.mailbox.intact(list(mixed.values())):
                 break
         self.block.flip(i)
