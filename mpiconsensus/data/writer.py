@@ -27,7 +27,7 @@ from mpiconsensus.errors import UserError
 from mpiconsensus.limits import usable_cores
 from mpiconsensus.outputs import synchronise
 
-WAITING = 16  # files that the disk is asked to write at a time
+WAITING = 4  # files that the disk is asked to write at a time
 PIECE = 1 << 20  # bytes that are copied, hashed and written at a time: they stay in the cache
 
 
@@ -197,32 +197,41 @@ def _begun(directory, rows, n, facts, recipe, stack):
 
 
 def _write(out, facts, train, test, files, rows, told):
-    """Fill {vertex: ShardFile} with the samples at {vertex: rows}, onto the disk; return (mean, std, {file name: checksums})."""
-    n = len(files) - 1
-    sums = [_append_in_order(out, of, facts, files, {v: rows[v] for v in own}, told) if isinstance(of, Stream) else None for of, own in ((train, range(n)), (test, [-1]))]
-    mean, std = sums[0].result(facts.scale) if sums[0] else moments(train.x, facts.scale)
+    """Write {vertex: ShardFile} with the samples at {vertex: rows}, onto the disk; return (mean, std, {file name: checksums}).
+
+    A file of samples in memory is written in one go, and the disk takes it while the next ones are made.
+    """
+    def in_order(samples, vertices):
+        return _append_in_order(out, samples, facts, files, {vertex: rows[vertex] for vertex in vertices}, told)
 
     def complete(vertex):
-        of, file, own = test if vertex < 0 else train, files[vertex], rows[vertex]
-        if isinstance(of, Shard):
+        samples, file, own = test if vertex < 0 else train, files[vertex], rows[vertex]
+        if isinstance(samples, Shard):
             step = max(1, PIECE * len(own) // file.size)
             for start in range(0, len(own), step):
-                block = of.x[own[start : start + step]]
+                block = samples.x[own[start : start + step]]
                 file.append(block)
                 told.add(block.nbytes)
-        digests = file.finish(of.y[own], of.id[own], mean, std)
-        return file.path.name, digests, disk.submit(synchronise, file.path)
+        digests = file.finish(samples.y[own], samples.id[own], mean, std)
+        return digests, disk.submit(synchronise, file.path)
 
-    with ThreadPoolExecutor(WAITING) as disk:
-        pool = ThreadPoolExecutor(usable_cores())
-        try:
-            # All cores, the longest file first; the disk writes what is complete meanwhile.
-            done = list(pool.map(complete, sorted(files, key=lambda vertex: -files[vertex].size)))
-        finally:
-            pool.shutdown(cancel_futures=True)
-        for _, _, synchronised in done:
+    if isinstance(train, Stream):
+        mean, std = in_order(train, range(len(files) - 1)).result(facts.scale)
+    else:
+        mean, std = moments(train.x, facts.scale)
+    if isinstance(test, Stream):
+        in_order(test, [-1])
+    # On all cores, as hashing, copying and writing leave the interpreter to others; the longest file, often the test set, first.
+    order = sorted(files, key=lambda vertex: -files[vertex].size)
+    cores, disk = ThreadPoolExecutor(usable_cores()), ThreadPoolExecutor(WAITING)
+    try:
+        found = dict(zip(order, cores.map(complete, order)))
+        for _, synchronised in found.values():
             synchronised.result()
-    return mean, std, {name: digests for name, digests, _ in sorted(done, key=lambda one: one[0])}
+    finally:
+        cores.shutdown(cancel_futures=True)
+        disk.shutdown(cancel_futures=True)
+    return mean, std, {files[vertex].path.name: found[vertex][0] for vertex in files}
 
 
 def _append_in_order(out, stream, facts, files, rows_of, told):
