@@ -81,11 +81,12 @@ def test_moments_of_blocks_are_those_of_numpy(sizes, images):
 @pytest.mark.parametrize("facts", [IMAGES, FEATURES], ids=["images", "features"])
 def test_what_is_written_in_pieces_is_whole_and_its_moments_too(tmp_path, monkeypatch, facts):
     monkeypatch.setattr(writer, "PIECE", 200)
-    train, _ = write(tmp_path / "set", facts, count=50)
+    train, test = write(tmp_path / "set", facts, count=50)
     found = open_shards(tmp_path / "set")
     for vertex in range(3):
         shard = found.load(vertex)
         assert same(shard, train.take(np.searchsorted(train.id, shard.id))) and found.is_whole(vertex)
+    assert same(found.load_test(), test) and not np.array_equal(test.y, train.y[: len(test.y)])
     axes = (0, 2, 3) if len(facts.shape) == 3 else 0
     values = train.x.astype(np.float64) * facts.scale
     np.testing.assert_allclose(found.facts.mean, values.mean(axis=axes), rtol=1e-12)
@@ -164,6 +165,18 @@ def test_a_failure_under_force_keeps_the_old_set(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"cannot be written \(No space left on device\); nothing was left there"):
         write_shards(tmp_path / "set", recipe(), IMAGES, samples(IMAGES, 23), samples(IMAGES, 7), partition.divide(23, 2, 1), force=True)
     assert contents(tmp_path / "set") == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_disk_that_cannot_keep_a_file_is_told(tmp_path, monkeypatch):
+    def refused(path, real=writer.synchronise):
+        if path.name == "shard-0001.h5":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(path)
+
+    monkeypatch.setattr(writer, "synchronise", refused)
+    with pytest.raises(UserError, match=r"cannot be written \(Input/output error\); nothing was left there"):
+        write(tmp_path / "set")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_disk_without_room_is_told_before_anything_is_read(tmp_path, monkeypatch):
@@ -301,12 +314,14 @@ def test_a_rank_opens_its_own_vertices_shards_alone(tmp_path):
         assert f"shard-000{vertex}.h5" in str(error.value)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (5, 4), (16, 16), (17, 19), (32, 32), (48, 16)])
-@pytest.mark.parametrize("fill", ["random", "white"])
+@pytest.mark.parametrize("size", [(1, 1), (5, 4), (16, 16), (17, 19), (32, 32), (48, 16), (32, 64)])
+@pytest.mark.parametrize("fill", ["random", "white", "dark"])
 def test_moments_of_images_are_exact(size, fill):
     x = np.full((130, 3, *size), 255, np.uint8)
     if fill == "random":
         x = np.random.default_rng(0).integers(0, 256, x.shape, dtype=np.uint8)
+    elif fill == "dark":  # the largest squares about the middle of 8 bits, and odd ones among them
+        x = np.random.default_rng(0).integers(0, 4, x.shape, dtype=np.uint8)
     wide = x.astype(np.int64)
     values, first, second = sums(x)
     assert values == 130 * size[0] * size[1]

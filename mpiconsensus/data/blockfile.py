@@ -36,13 +36,23 @@ class BlockFile:
         """Return uninitialised (x, y, id) for `rows` samples, made by `empty(shape, dtype)`."""
         return [empty((rows, *shape[1:]), np.dtype(dtype)) for _, shape, dtype in self._layout]
 
-    def scatter(self, first, places, parts):
-        """Put b samples from row `first` on at the rows `places` (b,) of parts, arrays x (N, ...), y (N,) and id (N,)."""
+    def scatter(self, runs, places, parts):
+        """Put the samples of `runs`, (first row, count) each, at the rows `places` of parts, arrays x (N, ...), y (N,) and id (N,)."""
         for field, out in enumerate(parts):
-            rows, at = _whole(out), 0
-            for _, values in self._runs(field, STAGED, first, len(places)):
-                rows[places[at : at + len(values)]] = _whole(values)
-                at += len(values)
+            rows, size = _whole(out), self._bytes[field]
+            staged = np.empty((min(max(1, STAGED // size), len(places)), *out.shape[1:]), out.dtype)
+            values, view = _whole(staged), memoryview(staged.reshape(-1).view(np.uint8))
+            at = filled = 0
+            for first, count in runs:
+                while count:
+                    taken = min(count, len(staged) - filled)
+                    self._fill(field, first, view[filled * size : (filled + taken) * size])
+                    first, count, filled = first + taken, count - taken, filled + taken
+                    if filled == len(staged):
+                        rows[places[at : at + filled]] = values
+                        at, filled = at + filled, 0
+            rows[places[at:]] = values[:filled]
+        self._require_unchanged()
 
     def check(self, facts, digest, held=()):
         """Read everything once; return the samples of the rows `held`, ascending, as a Shard.
@@ -80,15 +90,15 @@ class BlockFile:
         found.update(self._file.read())
         return found.hexdigest()
 
-    def _runs(self, field, most, start=0, count=None):
+    def _runs(self, field, most):
         """Yield (first row, values) of runs of samples, of at most `most` bytes, in memory that the next run takes again."""
         _, (_, *shape), dtype = self._layout[field]
-        end = self.count if count is None else start + count
         each = max(1, most // self._bytes[field])
-        buffer = np.empty((min(each, end - start), *shape), dtype)
-        for first in range(start, end, each):
-            values = buffer[: end - first]
+        buffer = np.empty((min(each, self.count), *shape), dtype)
+        for first in range(0, self.count, each):
+            values = buffer[: self.count - first]
             self._fill(field, first, memoryview(values.reshape(-1).view(np.uint8)))
+            self._require_unchanged()
             yield first, values
 
     def _fill(self, field, first, view):
@@ -101,9 +111,15 @@ class BlockFile:
                 if not done:
                     self._refuse(f"the file ends within {name} of samples {first} to {last} of {self.count}")
                 at, view = at + done, view[done:]
-            changed = self._stamp() != self._was
         except OSError as error:
             self._refuse(f"{name} of samples {first} to {last} cannot be read ({error.strerror})")
+
+    def _require_unchanged(self):
+        """Refuse what has been read where the file is not the one that was opened."""
+        try:
+            changed = self._stamp() != self._was
+        except OSError as error:
+            self._refuse(f"it cannot be read ({error.strerror})")
         if changed:
             self._refuse("the file was changed while it was in use")
 

@@ -11,8 +11,8 @@ import numpy as np
 from mpiconsensus.limits import usable_cores
 
 BLOCK = 1024  # samples
-CACHE = 1 << 20  # bytes that are summed at a time
-RUN = 256  # pixels of 8 bits whose squares sum up to less than 2^24
+CACHE = 4 << 20  # bytes that are summed at a time: with fewer, threads wait for the interpreter more than they sum
+RUN = 1024  # numbers from -128 to 127 whose squares sum up to 2^24 at most
 
 
 class Moments:
@@ -59,20 +59,26 @@ def _of_images(x):
     pixels, channels = x[0, 0].size, x.shape[1]
     first, second = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
     step = max(1, CACHE // (4 * channels * pixels))
-    values = np.empty((min(step, len(x)), *x.shape[1:]), np.float32)
+    centred = np.empty((min(step, len(x)), *x.shape[1:]), np.uint8)
+    values = np.empty(centred.shape, np.float32)
     for start in range(0, len(x), step):
-        some = values[: len(x) - start]
-        np.copyto(some, x[start : start + step])
-        # Whole numbers below 2^24 in a run: exact in float32, whatever their order.
+        block = x[start : start + step]
+        some = values[: len(block)]
+        # With the highest bit turned over, 8 bits as a signed number are the value less 128.
+        np.bitwise_xor(block, 128, out=centred[: len(block)])
+        np.copyto(some, centred[: len(block)].view(np.int8))
+        # Whole numbers up to 2^24 in a run: exact in float32, whatever their order.
         if pixels % RUN:
             flat = some.reshape(-1, pixels)
             runs = [flat[:, at : at + RUN] for at in range(0, pixels, RUN)]
         else:
             runs = [some.reshape(-1, RUN)]
         for run in runs:
-            for total, of_runs in ((first, np.einsum("ij->i", run)), (second, np.einsum("ij,ij->i", run, run))):
+            # Of all ways to sum products, numpy gives to BLAS a row times a column.
+            for total, of_runs in ((first, np.einsum("ij->i", run)), (second, run[:, None, :] @ run[:, :, None])):
                 total += of_runs.reshape(len(some), channels, -1).sum(axis=(0, 2), dtype=np.int64)
-    return x[:, 0].size, first.astype(object), second.astype(object)
+    count, first, second = x[:, 0].size, first.astype(object), second.astype(object)
+    return count, first + 128 * count, second + 256 * first + 128**2 * count
 
 
 def _of_features(x):

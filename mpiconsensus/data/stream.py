@@ -11,6 +11,7 @@ not copied.
 Array legend: N samples of the shard, b samples of a block, B batch, g number of a window, counted over all passes.
 """
 
+from bisect import bisect_right
 from typing import NamedTuple
 
 import numpy as np
@@ -85,7 +86,7 @@ class StreamLoader:
         self._slots = [file.empty(layout.most, empty), file.empty(layout.most, empty)]
         self._across = file.empty(self.batch_size, empty)  # a batch of two windows
         self._reader, self._readings = reader, {}
-        self._pass, self._parts, self._ends = None, None, None
+        self._pass, self._bounds = None, None  # the pass in use, and where its windows begin and end
         self._count, self._shown = 0, self._across
 
     def batch(self, count):
@@ -96,14 +97,13 @@ class StreamLoader:
         """
         number, position = divmod(count, self.batches_per_pass)
         if number != self._pass:
-            self._pass, self._parts = number, self._blocks(number)
-            self._ends = np.cumsum([self._kept[part].sum() for part in self._parts])
+            self._pass, ends = number, np.cumsum([self._kept[part].sum() for part in self._blocks(number)]).tolist()
+            self._bounds = [0, *ends]
         self._count, at, filled = count, position * self.batch_size, 0
         while filled < self.batch_size:
-            window = int(np.searchsorted(self._ends, at, side="right"))
-            g = number * self.layout.windows + window
-            first = at - (self._ends[window - 1] if window else 0)
-            end = min(first + self.batch_size - filled, self._kept_in(window))
+            window = bisect_right(self._bounds, at) - 1
+            g, start = number * self.layout.windows + window, self._bounds[window]
+            first, end = at - start, min(at + self.batch_size - filled, self._bounds[window + 1]) - start
             self._wait(g)
             found = [values[first:end] for values in self._slots[g % 2]]
             if end - first == self.batch_size:
@@ -118,9 +118,6 @@ class StreamLoader:
     def shown(self):
         """Return (ids of the samples of the last batch, (B,), number of its pass)."""
         return self._shown[2], self._count // self.batches_per_pass
-
-    def _kept_in(self, window):
-        return int(self._ends[window] - (self._ends[window - 1] if window else 0))
 
     def _blocks(self, number):
         """Return the blocks of each window of a pass."""
@@ -149,12 +146,12 @@ class StreamLoader:
         number, window = divmod(g, self.layout.windows)
         blocks, lengths = self._blocks(number)[window], self._lengths
         stays = np.ones(lengths[blocks].sum(), bool)
-        ends = np.cumsum(lengths[blocks])
-        for block, end in zip(blocks, ends):
+        starts = np.cumsum(lengths[blocks]) - lengths[blocks]
+        for block, start in zip(blocks, starts) if len(self.held) else ():
             low, high = np.searchsorted(self.held, self._starts[block : block + 2])
-            stays[end - lengths[block] + self.held[low:high] - self._starts[block]] = False
-        order = generator(self.seed, "window", self.vertex, g).permutation(np.flatnonzero(stays))
+            stays[start + self.held[low:high] - self._starts[block]] = False
+        kept = generator(self.seed, "window", self.vertex, g).permutation(np.flatnonzero(stays))
         places = np.empty(len(stays), np.int64)
-        places[np.concatenate([order, np.flatnonzero(~stays)])] = np.arange(len(stays))
-        for block, end in zip(blocks, ends):
-            self.file.scatter(int(self._starts[block]), places[end - lengths[block] : end], self._slots[g % 2])
+        places[kept] = np.arange(len(kept))
+        places[~stays] = np.arange(len(kept), len(stays))
+        self.file.scatter(list(zip(self._starts[blocks].tolist(), lengths[blocks].tolist())), places, self._slots[g % 2])

@@ -27,7 +27,7 @@ from mpiconsensus.errors import UserError
 from mpiconsensus.limits import usable_cores
 from mpiconsensus.outputs import synchronise
 
-WAITING = 16  # files that the disk is asked to write at a time
+WAITING = 4  # files that the disk is asked to write at a time
 PIECE = 1 << 20  # bytes that are copied, hashed and written at a time: they stay in the cache
 
 
@@ -69,19 +69,10 @@ def write_shards(out, recipe, facts, train, test, parts, force=False, progress=N
             files = _begun(temporary, rows, n, facts, recipe, frames)
             _require_room(out, sum(file.size for file in files.values()))
             told = _Told(progress, sum(file.bytes_of_x for file in files.values()))
-            mean, std = _fill(out, train, facts, {vertex: (files[vertex], rows[vertex]) for vertex in range(n)}, told)
-            _fill(out, test, facts, {-1: (files[-1], rows[-1])}, told)
+            mean, std, digests = _write(out, facts, train, test, files, rows, told)
             facts = facts._replace(mean=mean, std=std)
             manifest |= facts.to_json() | {"sizes": [len(part) for part in parts], "test_size": len(test.y)}
-            manifest |= {"labels": counts.tolist(), "skew": partition.skew(counts).round(6).tolist(), "files": {}}
-            with ThreadPoolExecutor(WAITING) as disk:
-                written = []
-                for vertex, file in files.items():
-                    of = test if vertex < 0 else train
-                    manifest["files"][file.path.name] = file.finish(of.y[rows[vertex]], of.id[rows[vertex]], mean, std)
-                    written.append(disk.submit(synchronise, file.path))
-            for synchronised in written:
-                synchronised.result()
+            manifest |= {"labels": counts.tolist(), "skew": partition.skew(counts).round(6).tolist(), "files": digests}
             check_manifest(out, manifest)
             (temporary / "manifest.json").write_text(_text(manifest), encoding="utf-8")
             synchronise(temporary / "manifest.json")
@@ -205,40 +196,48 @@ def _begun(directory, rows, n, facts, recipe, stack):
     return files
 
 
-def _fill(out, samples, facts, targets, told):
-    """Append x of a Shard or Stream to `targets`, {vertex: (ShardFile, rows)}; return (mean, std) of all of it."""
-    if isinstance(samples, Stream):
-        return _fill_in_order(out, samples, facts, targets, told)
-    # Whole numbers sum up to the same in any order, others in the order of the source.
-    whole = samples.x.dtype == np.uint8
+def _write(out, facts, train, test, files, rows, told):
+    """Write {vertex: ShardFile} with the samples at {vertex: rows}, onto the disk; return (mean, std, {file name: checksums}).
 
-    def fill(vertex):
-        file, rows = targets[vertex]
-        found, step = Moments(), max(1, PIECE * len(rows) // file.size)
-        for start in range(0, len(rows), step):
-            block = samples.x[rows[start : start + step]]
-            if whole:
-                found.add(block)
-            file.append(block)
-            told.add(block.nbytes)
-        return found
+    A file of samples in memory is written in one go, and the disk takes it while the next ones are made.
+    """
+    def in_order(samples, vertices):
+        return _append_in_order(out, samples, facts, files, {vertex: rows[vertex] for vertex in vertices}, told)
 
-    together = Moments()
-    pool = ThreadPoolExecutor(usable_cores())
+    def complete(vertex):
+        samples, file, own = test if vertex < 0 else train, files[vertex], rows[vertex]
+        if isinstance(samples, Shard):
+            step = max(1, PIECE * len(own) // file.size)
+            for start in range(0, len(own), step):
+                block = samples.x[own[start : start + step]]
+                file.append(block)
+                told.add(block.nbytes)
+        digests = file.finish(samples.y[own], samples.id[own], mean, std)
+        return digests, disk.submit(synchronise, file.path)
+
+    if isinstance(train, Stream):
+        mean, std = in_order(train, range(len(files) - 1)).result(facts.scale)
+    else:
+        mean, std = moments(train.x, facts.scale)
+    if isinstance(test, Stream):
+        in_order(test, [-1])
+    # On all cores, as hashing, copying and writing leave the interpreter to others; the longest file, often the test set, first.
+    order = sorted(files, key=lambda vertex: -files[vertex].size)
+    cores, disk = ThreadPoolExecutor(usable_cores()), ThreadPoolExecutor(WAITING)
     try:
-        # All cores: hashing, copying, summing and writing leave the interpreter to others.
-        for found in pool.map(fill, targets):
-            if whole:
-                together.merge(found)
+        found = dict(zip(order, cores.map(complete, order)))
+        for _, synchronised in found.values():
+            synchronised.result()
     finally:
-        pool.shutdown(cancel_futures=True)
-    return together.result(facts.scale) if whole else moments(samples.x, facts.scale)
+        cores.shutdown(cancel_futures=True)
+        disk.shutdown(cancel_futures=True)
+    return mean, std, {files[vertex].path.name: found[vertex][0] for vertex in files}
 
 
-def _fill_in_order(out, stream, facts, targets, told):
-    """Append x of a Stream to `targets`, {vertex: (ShardFile, rows)}; return (mean, std) of all of it."""
+def _append_in_order(out, stream, facts, files, rows_of, told):
+    """Append x of a Stream to {vertex: ShardFile}, as {vertex: rows} says; return the Moments of all of it."""
     vertex_of = np.empty(len(stream.y), np.int64)
-    for vertex, (_, rows) in targets.items():
+    for vertex, rows in rows_of.items():
         vertex_of[rows] = vertex
     (_, (_, *shape), dtype), *_ = layout(0, facts)
     sums, done = Moments(), 0
@@ -249,10 +248,10 @@ def _fill_in_order(out, stream, facts, targets, told):
         sums.add(x)
         owner = vertex_of[done : done + len(x)]
         for vertex in np.unique(owner):
-            targets[vertex][0].append(x[owner == vertex])
+            files[vertex].append(x[owner == vertex])
         done += len(x)
         told.add(x.nbytes)
     if done != len(stream.y):
         refuse(out, f"the source gave {done} of {len(stream.y)} samples")
-    return sums.result(facts.scale)
+    return sums
 
