@@ -5,10 +5,10 @@ shard-0007.h5 (four digits, more where n > 10000) and test.h5:
     y     int64 (N,), class of a sample, 0..classes-1
     id    int64 (N,), index in the source, ascending
     attributes: format, version, dataset, split (train, test), vertex (-1 in test.h5), of, partition, seed,
-    class_names, scale, mean, std, published_mean and published_std where there are any, crc32 of the bytes
+    class_names, scale, mean, std, published_mean and published_std where there are any, sha256 of the bytes
     of x, y and id, one after another.
-manifest.json says what the set is, how it was made, two CRC-32 of every file, that of its samples and, `frame_crc32`, that of its
-bytes before and behind x (versions 1 and 2, which are read too, have sha256; in 1 that of a whole file is the second), and `labels`, the samples of each class in
+manifest.json says what the set is, how it was made, two sha256 of every file, that of its samples and, `frame_sha256`, that of its
+bytes before and behind x (in version 1, which is read too, that of the whole file), and `labels`, the samples of each class in
 each shard, with their `skew` (partition.skew). It is written last, into a
 temporary directory that then takes the set's name: a directory with a manifest is complete.
 
