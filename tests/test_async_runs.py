@@ -88,6 +88,17 @@ def test_a_run_that_stood_still_for_a_checkpoint_goes_on_elsewhere(tmp_path, nam
         assert (sent >= least).all() and (sent == sent[0, 0]).all()
 
 
+@pytest.mark.parametrize("name", ["bounded-staleness", "adpsgd"])
+def test_ranks_that_have_ended_come_to_every_meeting_of_those_that_have_not(tmp_path, name):
+    keys = [f"algorithm.name={name}", "algorithm.staleness=inf", "hetero.speed=[0.1,1,1]", "hetero.least_step_s=0.005", "checkpoint.every_epochs=1"]
+    job = words(*keys, "training.epochs=4", base=["--set", "topology.graph=ring:3"])
+    ok(mpirun(3, "-m", "mpiconsensus", *job, "--out", tmp_path / "run"))
+    with Run(tmp_path / "run") as run:
+        ended, per_epoch = run.steps("ended_s"), run.facts["steps_per_epoch"]
+        # Both others were through ahead of the checkpoints behind the second and the third epoch of vertex 0.
+        assert run.complete and (ended[-1, 1:] < ended[2 * per_epoch - 1, 0]).all()
+
+
 def test_stopped_by_a_signal_staleness_0_ends_with_the_same_bits_on_another_number_of_ranks(synchronous, tmp_path):
     script = ROOT / "tests" / "mpi" / "async_signal.py"
     keys = ["algorithm.name=bounded-staleness", "algorithm.staleness=0"]

@@ -199,7 +199,7 @@ class AsyncSession(Session):
 
     def _meet(self):
         """Write a checkpoint together; end the run where a signal asked for it; collective."""
-        number, k = self.flags // SIGNAL, self.trainer.k
+        number, k = self.flags // SIGNAL, min(self.world.allgather(self.trainer.k))
         why = self._save()
         if self.flags & STOP:
             where, at = self.directory / "checkpoint", f"step {k} of {self.trainer.total_steps}"
@@ -212,6 +212,10 @@ class AsyncSession(Session):
             )
         self.trainer.postal.lower_flags(MEET)
         self.flags, self.looked = 0, time.perf_counter()
+
+    def _taken(self):
+        # A rank whose vertices have ended, or are slow, stands where it stood at the last meeting; others do not.
+        return sum(self.world.allgather(sum(self.trainer.t)))
 
     def _write_checkpoint(self):
         keeping.save(self)
