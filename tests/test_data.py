@@ -285,6 +285,7 @@ def test_an_altered_byte_is_refused_or_harmless(tmp_path, data):
         ("std", [0.5, 0.5, 0], "std"),
         ("published_mean", [0.5, 0.5, 0.5], "published_std"),
         ("scale", 0.0, "scale"),
+        ("dataset", "x\ud800", "cannot be read"),
         ("powers", ["a", "b", "c"], "powers are not 3 positive numbers"),
         ("powers", [1.0, 2.0], "powers"),
         ("skew", "high", "skew is not 3 finite numbers"),

@@ -83,6 +83,7 @@ def read_manifest(directory):
         )
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(manifest, ensure_ascii=False).encode()  # halves of characters can be written nowhere
     except FileNotFoundError:
         raise UserError(
             f"{directory} holds no manifest.json, so it is not a complete set of shards; make it again with data_prep/."
