@@ -304,7 +304,7 @@ def say(text):
 
 
 def reports_errors(function):
-    """Wrap a script's function: a UserError becomes one line and exit code 2, SIGTERM an interrupt that cleans up."""
+    """Wrap a script's function: a UserError or a path that is refused becomes one line and exit code 2, SIGTERM an interrupt that cleans up."""
 
     @functools.wraps(function)
     def wrapped(*args, **kwargs):
@@ -313,6 +313,11 @@ def reports_errors(function):
             return function(*args, **kwargs)
         except UserError as error:
             say(f"error: {error}")
+            sys.exit(2)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            say(f"error: {error.filename} cannot be used ({error.strerror}).")
             sys.exit(2)
         except MemoryError:
             say("error: the data do not fit into memory; use a machine with more, or fewer rows.")

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import click
 import common
@@ -89,7 +90,12 @@ def _classes(folder):
 
 
 def _images(folder):
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.is_dir())
+    def refuse(error):
+        raise error
+
+    # Unlike rglob, which passes over a folder that it may not read.
+    files = (Path(parent, name) for parent, _, names in os.walk(folder, onerror=refuse) for name in names)
+    found = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
     for path in found:
         if not path.exists():
             raise UserError(f"{path} links to {os.readlink(path)}, which is not there; put it there, or remove the link.")
@@ -151,8 +157,7 @@ def decode(path, size):
             left, top = (width - size) // 2, (height - size) // 2
             return np.asarray(image.crop((left, top, left + size, top + size))).transpose(2, 0, 1)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        with open(path, "rb") as file:
-            common.check_head(path, file.read(512))
+        common.read_raw(path)
         raise UserError(f"{path} is not a complete image that can be used ({error}); copy it again, or remove it.") from None
 
 

@@ -306,6 +306,15 @@ def test_a_wrong_manifest_is_named(tmp_path, field, value, words):
     assert "manifest.json" in str(error.value) and words in str(error.value)
 
 
+def test_a_directory_that_may_not_be_looked_into_is_named(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    with pytest.raises(UserError, match=r"manifest\.json cannot be read .*Permission denied"):
+        open_shards(tmp_path)
+
+
 def test_a_directory_without_a_manifest_is_no_set(tmp_path):
     with pytest.raises(UserError, match="no such directory"):
         open_shards(tmp_path / "nowhere")

@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import shlex
+import shutil
 import sys
 import tarfile
 import zipfile
@@ -14,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import ROOT
+from conftest import run as start
 from PIL import Image
 from test_data_prep import HTML, TEXT, check, cifar10_raw, cifar100_raw, fashion_raw, run
 
@@ -286,6 +288,30 @@ def test_bad_images_are_named(tmp_path, change, words):
     change(tmp_path / "raw")
     refused(run(imagefolder, tmp_path / "raw", tmp_path / "out", "--shards", 2, "--size", 8), *words)
     assert not {"out"} & {path.name for path in tmp_path.iterdir()} and not list(tmp_path.glob(".out*"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root reads everything")
+@pytest.mark.parametrize(
+    ("locked", "words"),
+    [
+        ("raw/dog", ["raw/dog cannot be used (Permission denied)"]),
+        ("raw/dog/deeper", ["raw/dog/deeper cannot be used (Permission denied)"]),
+        ("raw/dog/1.png", ["raw/dog/1.png cannot be read (Permission denied)"]),
+        ("set", ["set/out cannot be used (Permission denied)"]),
+    ],
+)
+def test_what_may_not_be_read_is_named(tmp_path, locked, words):
+    for name in ("cat", "dog", "dog/deeper"):
+        for number in range(2):
+            picture(tmp_path / "raw" / name / f"{number}.png", number)
+    (tmp_path / "set").mkdir()
+    (tmp_path / locked).chmod(0)
+    plain = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    made = [sys.executable, ROOT / "data_prep" / "imagefolder.py", tmp_path / "raw", tmp_path / "set" / "out", "--shards", 2]
+    result = start(*plain, *made)
+    (tmp_path / locked).chmod(0o755)
+    assert result.returncode == 2 and all(word in result.stderr.splitlines()[-1] for word in words), result.stderr
+    assert list((tmp_path / "set").iterdir()) == []
 
 
 def test_images_of_every_mode_are_what_they_show(tmp_path):

@@ -76,12 +76,12 @@ def read_manifest(directory):
     """Return the checked manifest of `directory`; raise UserError where it is missing or wrong."""
     directory = Path(directory)
     path = directory / "manifest.json"
-    if not directory.is_dir():
-        raise UserError(
-            f"{directory}: no such directory of shards; make one with data_prep/, "
-            f"for example `python data_prep/cifar10.py RAW {directory} --shards 4`."
-        )
     try:
+        if not directory.is_dir():
+            raise UserError(
+                f"{directory}: no such directory of shards; make one with data_prep/, "
+                f"for example `python data_prep/cifar10.py RAW {directory} --shards 4`."
+            )
         manifest = json.loads(path.read_text(encoding="utf-8"))
         json.dumps(manifest, ensure_ascii=False).encode()  # halves of characters can be written nowhere
     except FileNotFoundError:
