@@ -3,6 +3,8 @@
 import functools
 import gzip
 import hashlib
+import math
+import shlex
 import signal
 import sys
 import tarfile
@@ -74,6 +76,19 @@ def arguments(function):
     return wrapped
 
 
+class Share(click.FloatRange):
+    """A share of the samples: a number between 0 and 1, neither of them."""
+
+    def __init__(self):
+        super().__init__(0, 1, min_open=True, max_open=True)
+
+    def convert(self, value, parameter, context):
+        share = super().convert(value, parameter, context)
+        if math.isnan(share):
+            self.fail(f"{share} is not in the range {self._describe_range()}.", parameter, context)
+        return share
+
+
 def raw_files(raw, folder, names, archive=None, optional=()):
     """Return ({path: bytes or memoryview}, {file name: sha256}) of the publishers' files `names`, and of those of `optional` that are there.
 
@@ -139,12 +154,12 @@ def _members(archive, names, optional):
     return contents
 
 
-def read_raw(path):
-    """Return the bytes of a raw file; raise UserError where it is missing, empty, or a web page."""
+def read_raw(path, advice="RAW is the publishers' folder with all its files"):
+    """Return the bytes of a raw file; raise UserError where it is missing, with `advice`, or empty, or a web page."""
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; RAW is the publishers' folder with all its files.") from None
+        raise UserError(f"{path} is missing; {advice}.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from None
     check_head(path, content[:512])
@@ -192,12 +207,15 @@ def prepare(plan, sources, facts, read, **options):
     `sources` maps the name of a raw file to its sha256; `read()` returns a Found, with the facts that it has found out.
     `options` are further choices that made the set.
     """
+    for name in (facts.dataset, *facts.class_names):
+        if not name.isprintable():
+            raise UserError(f"the name {name!r} cannot stand in a log or on a terminal; rename the file or folder, in letters of UTF-8.")
     spec = plan.partition
     if plan.owners is not None:
         if spec not in ("iid", "owners"):
             raise UserError(f"--owners and --partition {spec} exclude one another; give one of them.")
         spec = "owners"
-        content = read_raw(plan.owners)
+        content = read_raw(plan.owners, "--owners is a file of one id a training sample")
         options["owners"] = hashlib.sha256(content).hexdigest()
     elif spec == "owners":
         raise UserError("--partition owners needs a file of owners: --owners FILE, one id a training sample.")
@@ -218,6 +236,7 @@ def prepare(plan, sources, facts, read, **options):
         if column not in columns:
             raise UserError(f"partition {spec!r}: {facts.dataset} has no column {column!r}; it has {', '.join(list(columns)[:10])}{', ...' * (len(columns) > 10)}.")
         ids = columns[column]
+        check_ids(f"column {column!r} of {facts.dataset}", ids)
     parts = partition.assign(spec, train.y, plan.shards, plan.seed, powers, ids)
     say(f"writing {plan.shards} shards to {plan.out}")
     manifest = write_shards(plan.out, recipe, facts, train, test, parts, plan.force, Progress())
@@ -228,7 +247,7 @@ def prepare(plan, sources, facts, read, **options):
         f"{facts.classes} classes, shape {'x'.join(map(str, facts.shape))}; in {plan.out}"
     )
     click.echo(f"partition {spec}: label skew {np.mean(manifest['skew']):.3f} (mean), {max(manifest['skew']):.3f} (largest)")
-    click.echo(f"train on them: mpirun -n {plan.shards} mpiconsensus train --set data.shards={plan.out}")
+    click.echo(f"train on them: mpirun -n {plan.shards} mpiconsensus train --set {shlex.quote(f'data.shards={plan.out}')}")
 
 
 def note_empty(labels, facts):
@@ -247,12 +266,19 @@ def owner_ids(path, content, count):
         except (OSError, ValueError, EOFError) as error:
             raise UserError(f"{path} is not an .npy file of numbers or text ({error}); save one with numpy.save.") from None
     else:
-        ids = np.array(content.decode("utf-8", errors="replace").splitlines())
+        ids = np.array([line.strip() for line in content.decode("utf-8", errors="replace").splitlines()])
     if ids.shape != (count,):
         raise UserError(f"{path} holds ids {ids.shape}, there are {count} training samples; give one id each, in their order.")
-    if ids.dtype.kind == "f" and not np.isfinite(ids).all():
-        raise UserError(f"{path}: the id of sample {int(np.argmin(np.isfinite(ids)))} is not a number; give every sample an owner.")
+    check_ids(path, ids)
     return ids
+
+
+def check_ids(what, ids):
+    """Raise UserError that names `what` where an id is no number or an empty text."""
+    if ids.dtype.kind in "fcmM" and not np.isfinite(ids).all():
+        raise UserError(f"{what}: the id of sample {int(np.argmin(np.isfinite(ids)))} is not a number; give every sample an owner.")
+    if ids.dtype.kind in "US" and not np.char.str_len(ids).all():
+        raise UserError(f"{what}: the id of sample {int(np.argmin(np.char.str_len(ids)))} is empty; give every sample an owner.")
 
 
 class Progress:
@@ -278,7 +304,7 @@ def say(text):
 
 
 def reports_errors(function):
-    """Wrap a script's function: a UserError becomes one line and exit code 2, SIGTERM an interrupt that cleans up."""
+    """Wrap a script's function: a UserError or a path that is refused becomes one line and exit code 2, SIGTERM an interrupt that cleans up."""
 
     @functools.wraps(function)
     def wrapped(*args, **kwargs):
@@ -287,6 +313,11 @@ def reports_errors(function):
             return function(*args, **kwargs)
         except UserError as error:
             say(f"error: {error}")
+            sys.exit(2)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            say(f"error: {error.filename} cannot be used ({error.strerror}).")
             sys.exit(2)
         except MemoryError:
             say("error: the data do not fit into memory; use a machine with more, or fewer rows.")

@@ -1,8 +1,10 @@
 """Divide a tree of class folders of images into HDF5 shards."""
 
 import hashlib
+import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import click
 import common
@@ -18,6 +20,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".
 TRAIN, TEST = ("train",), ("val", "valid", "validation", "test")
 ANNOTATIONS = "val_annotations.txt"  # Tiny ImageNet: file name, class, box
 BLOCK = 256  # images
+LARGEST = 1 << 26  # pixels of an image whose shorter side has been resized
 
 
 @click.command()
@@ -25,7 +28,7 @@ BLOCK = 256  # images
 @click.option("--size", type=click.IntRange(min=4, max=1024), default=64, show_default=True, help="Height and width of a stored image.")
 @click.option(
     "--test-fraction",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=common.Share(),
     help="Share drawn as test samples where RAW has no val/; 0.2 where it is not given.",
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Threads that decode; default: the cores of this process.")
@@ -72,7 +75,10 @@ def trees(raw):
         return found, {}
     if (test / ANNOTATIONS).is_file():
         return found, _annotated(test)
-    return found, _classes(test)
+    tested = _classes(test)
+    if not tested:
+        raise UserError(f"{test} holds no class folders; sort its images into some, named as in {train}, or move it away to have test images drawn.")
+    return found, tested
 
 
 def _classes(folder):
@@ -84,7 +90,16 @@ def _classes(folder):
 
 
 def _images(folder):
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    def refuse(error):
+        raise error
+
+    # Unlike rglob, which passes over a folder that it may not read.
+    files = (Path(parent, name) for parent, _, names in os.walk(folder, onerror=refuse) for name in names)
+    found = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
+    for path in found:
+        if not path.exists():
+            raise UserError(f"{path} links to {os.readlink(path)}, which is not there; put it there, or remove the link.")
+    return found
 
 
 def _annotated(folder):
@@ -132,17 +147,28 @@ def decode(path, size):
         with Image.open(path) as image:
             # A decoder of JPEG may reduce by 2, 4 or 8 while it decodes.
             image.draft("RGB", (size, size))
-            image = image.convert("RGB")
             scale = size / min(image.size)
             width, height = (max(size, round(side * scale)) for side in image.size)
+            if width * height > LARGEST:
+                raise ValueError(f"{image.width} x {image.height} pixels, of which a square is cut out, become {width} x {height}")
+            image = _as_rgb(image)
             if image.size != (width, height):
                 image = image.resize((width, height), Image.Resampling.BILINEAR)
             left, top = (width - size) // 2, (height - size) // 2
             return np.asarray(image.crop((left, top, left + size, top + size))).transpose(2, 0, 1)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        with open(path, "rb") as file:
-            common.check_head(path, file.read(512))
-        raise UserError(f"{path} is not a complete image ({error}); copy it again, or remove it.") from None
+        common.read_raw(path)
+        raise UserError(f"{path} is not a complete image that can be used ({error}); copy it again, or remove it.") from None
+
+
+def _as_rgb(image):
+    """Return an image in RGB, of 8 bits; raise ValueError where its numbers have no range that is known."""
+    if image.mode.startswith("I;16"):
+        # Converted by Pillow, all that is above 255 would be white.
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"mode {image.mode}, numbers of 32 bits, whose black and white are not known: save it with 8 bits a channel")
+    return image.convert("RGB")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,9 @@ def main(out, as_json):
     Only the manifest is read; shards made before labels were counted there are opened.
     """
     facts = describe(out)
+    for shard in facts["shards"]:
+        if not shard["bytes"]:
+            common.say(f"note: {out / file_name(shard['vertex'], len(facts['shards']))} is missing or empty; data_prep/verify.py {out} says more.")
     if as_json:
         click.echo(json.dumps(facts, indent=1))
         return

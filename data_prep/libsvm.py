@@ -1,5 +1,6 @@
 """Divide a LIBSVM text file into HDF5 shards of dense float32 features."""
 
+import codecs
 from pathlib import Path
 
 import click
@@ -8,6 +9,7 @@ import numpy as np
 
 from mpiconsensus.data.manifest import Facts
 from mpiconsensus.errors import UserError
+from mpiconsensus.limits import memory
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -17,7 +19,7 @@ LARGEST = float(np.finfo(np.float32).max)
 @click.option("--test", type=click.Path(path_type=Path), help="LIBSVM file of the test samples; else they are drawn.")
 @click.option(
     "--test-fraction",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=common.Share(),
     help="Share of RAW drawn as test samples; 0.2 where --test is not given either.",
 )
 @common.reports_errors
@@ -25,7 +27,7 @@ def main(raw, plan, test, test_fraction):
     """Divide the LIBSVM text file RAW into HDF5 shards at OUT.
 
     A line is `label index:value index:value ...`, indices ascend from 1, absent values are 0; or, in all lines,
-    `label value value ...`. Any two or more labels become classes 0, 1, ... in ascending order. The name of the data
+    `label value value ...`. What is behind a # is a comment. Any two or more labels become classes 0, 1, ... in ascending order. The name of the data
     set is the file's. Columns: label, and the features from 1.
     """
     if test is not None and test_fraction is not None:
@@ -33,7 +35,7 @@ def main(raw, plan, test, test_fraction):
     if test_fraction is None:
         test_fraction = 0.2
     paths = [raw] if test is None else [raw, test]
-    contents = {path: common.read_raw(path) for path in paths}
+    contents = {path: common.read_raw(path, "RAW is a file of LIBSVM text, and so is --test") for path in paths}
     if len({path.name for path in paths}) != len(paths):
         raise UserError(
             f"{raw} and {test} have the same name; training and test samples must be two files, rename one."
@@ -54,8 +56,14 @@ def divide_test(tables, paths, facts, fraction, seed):
     if len(values) < 2:
         raise UserError(f"{paths[0]} holds the one label {values[0]:g}; two or more are needed.")
     features = max(columns.max(initial=0) + 1 for _, _, columns, _ in tables)
-    facts = facts._replace(shape=(int(features),), class_names=tuple(f"{value:g}" for value in values))
+    facts = facts._replace(shape=(int(features),), class_names=tuple(repr(float(value)).removesuffix(".0") for value in values))
     shards = []
+    needed = 4 * int(features) * sum(len(labels) for labels, _, _, _ in tables)
+    if needed > memory() / 2:
+        raise UserError(
+            f"{paths[0]}: the largest index is {features}; its samples as dense rows take {needed / 1e9:.3g} GB, this machine has "
+            f"{memory() / 1e9:.3g} GB. Number the features without gaps, or take fewer samples."
+        )
     for (labels, rows, columns, entries), path in zip(tables, paths):
         unknown = np.setdiff1d(labels, values)
         if len(unknown):
@@ -82,7 +90,8 @@ def parse(path, content):
         raise UserError(f"{path} is compressed; unpack it first (gunzip, bunzip2 or unxz).")
     labels, rows, columns, values = [], [], [], []
     dense, width = None, 0
-    for number, line in enumerate(content.split(b"\n"), start=1):
+    for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
+        line = line.partition(b"#")[0]
         words = line.split()
         if not words:
             continue
@@ -102,6 +111,8 @@ def parse(path, content):
             for word in words[1:]:
                 index, _, value = word.partition(b":")
                 index = int(index)
+                if index == 0:
+                    raise ValueError("index 0: indices begin at 1; of a file that counts from 0, add 1 to all")
                 if not before < index < 2**31:
                     raise ValueError(f"index {index} after {before}: indices ascend from 1, and are below 2^31")
                 before = index

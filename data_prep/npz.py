@@ -15,15 +15,17 @@ from mpiconsensus.errors import UserError
 
 NAMES = {"x": ("x", "x_train"), "y": ("y", "y_train"), "x test": ("x_test",), "y test": ("y_test",)}
 BLOCK = 1 << 24  # bytes read at a time
-DAMAGE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+CHANNELS = 4  # at most, where an axis is taken for the channels: gray, with alpha, RGB, RGBA
+CLASSES = 10**6  # at most: every shard counts the samples of each
+DAMAGE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 
 
 @click.command()
 @common.arguments
-@click.option("--classes", type=click.IntRange(min=2), help="Number of classes, where some have no sample; else the largest label + 1.")
+@click.option("--classes", type=click.IntRange(2, CLASSES), help="Number of classes, where some have no sample; else the largest label + 1.")
 @click.option(
     "--test-fraction",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=common.Share(),
     help="Share drawn as test samples where the file has no x_test and y_test; 0.2 where it is not given.",
 )
 @common.reports_errors
@@ -119,6 +121,11 @@ class Arrays:
             raise UserError(f"{self.path}: {name} is {y.dtype} {y.shape}, expected whole numbers (N,); save y.astype('int64').")
         if y.min() < 0:
             raise UserError(f"{self.path}: {name} holds label {y.min()} at sample {int(np.argmin(y))}; labels are 0, 1, ...")
+        if y.max() >= CLASSES:
+            raise UserError(
+                f"{self.path}: {name} holds label {y.max()} at sample {int(np.argmax(y))}, labels are 0 to {CLASSES - 1} at most; "
+                f"number the classes 0, 1, ..., as numpy.unique(y, return_inverse=True)[1] does."
+            )
         return y.astype(np.int64)
 
     def same_length(self, name, count):
@@ -133,7 +140,7 @@ class Arrays:
         if len(shape) in (3, 4) and min(shape) > 0 and dtype == np.uint8:
             if len(shape) == 3:
                 return (1, *shape[1:]), "gray"
-            if shape[3] in (1, 3) and shape[1] not in (1, 3):
+            if shape[3] <= CHANNELS < shape[1]:
                 return (shape[3], *shape[1:3]), "last"
             return shape[1:], "first"
         raise UserError(

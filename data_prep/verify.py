@@ -5,12 +5,15 @@ from pathlib import Path
 
 import click
 import common
+import h5py
 import numpy as np
 
 from mpiconsensus.data import partition
 from mpiconsensus.data.manifest import file_name
 from mpiconsensus.data.shards import open_shards
 from mpiconsensus.errors import UserError
+
+ATTRIBUTES = ("class_names", "scale", "mean", "std", "published_mean", "published_std")
 
 
 @click.command()
@@ -20,7 +23,7 @@ def main(out):
     """Check the set of shards at OUT; exit code 2 where something is wrong, a line for each.
 
     Compared are the checksums of every file and of its samples, shapes and types, labels with their range and with the
-    counts of the manifest, features (finite), the skew, and the ids: each training sample is in exactly one shard.
+    counts of the manifest, features (finite), class names and moments, the skew, and the ids: each training sample is in exactly one shard.
     """
     problems = list(check(out))
     for problem in problems:
@@ -42,7 +45,7 @@ def check(out):
     for path in sorted(out.iterdir()):
         if path.name not in (*names, "manifest.json"):
             yield f"{path} is not in the manifest; move it away."
-    counts, ids, vertices = [], [], []
+    counts, ids, vertices, wrong = [], [], [], {}
     for vertex, name in zip([*range(n), -1], names):
         # The samples first: what is wrong with them says more than a checksum.
         try:
@@ -52,13 +55,30 @@ def check(out):
             continue
         if not found.has_frame(vertex):
             yield f"{out / name}: the file does not have the sha256 of the manifest; copy it again, or make the shards again with data_prep/."
+        else:
+            wrong |= _other_facts(out / name, found.facts)
         if vertex >= 0:
             counts.append(np.bincount(shard.y, minlength=found.facts.classes))
             ids.append(shard.id)
             vertices.append(np.full(len(shard.id), vertex))
+    for fact, path in wrong.items():
+        yield f"{out / 'manifest.json'}: {fact} is not what {path} says, which is as it was written; copy the manifest again, or make the shards again with data_prep/."
     if len(counts) == n:
         yield from _against_manifest(out, manifest, np.array(counts))
     yield from _twice(out, np.concatenate([*ids, []]), np.concatenate([*vertices, []]).astype(int), n)
+
+
+def _other_facts(path, facts):
+    """Return {fact: path} for what the file's attributes and the manifest, which has no checksum of its own, say otherwise."""
+    with h5py.File(path, "r", locking=False) as file:
+        there = {name: file.attrs.get(name) for name in ATTRIBUTES}
+    if there["class_names"] is not None:
+        there["class_names"] = [name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in there["class_names"]]
+    return {name: path for name, value in there.items() if not np.array_equal(_listed(value), _listed(getattr(facts, name)))}
+
+
+def _listed(value):
+    return [] if value is None else np.ravel(value).tolist()
 
 
 def _against_manifest(out, manifest, counts):

@@ -4,16 +4,19 @@ A pure function of (seed, vertex, step): an emulated run sleeps by it and the vi
 """
 
 from mpiconsensus import config
+from mpiconsensus.errors import UserError
 from mpiconsensus.randomness import generator
 
 DRAWN = 256  # slow-downs of a vertex that are drawn at once
 
 
 class Pace:
-    """The pace of n vertices. hetero: the job's table; seed: training.seed. UserError for a list of another length."""
+    """The pace of n vertices. hetero: the job's table; seed: training.seed. UserError for a list of another length, and a bandwidth below 1."""
 
     def __init__(self, hetero, n, seed):
         self.hetero, self.n, self.seed = hetero, n, seed
+        if 0 < hetero.link_bandwidth < 1:
+            raise UserError(f"hetero.link_bandwidth = {hetero.link_bandwidth:g} is not allowed; give 1 byte a second or more, or 0 for no bound.")
         self.speed = config.per_vertex("hetero.speed", hetero.speed, n)
         self._drawn = {}
 

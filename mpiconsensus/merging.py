@@ -129,6 +129,21 @@ def _merge_rows(paths, n, out, where):
         with open_log(path) as file:
             for column in kept:
                 _merge_column(column, rows[column.group], file, place, len(vertices), out, where)
+    if "steps/ended_s" in out and rows["epochs"]:
+        _fill_rates(out)
+
+
+def _fill_rates(out):
+    """Give network/samples_per_s its values where rank 0 left NaN: without rounds it knows of its own vertices' samples alone."""
+    rates, lasts, ended = out["network/samples_per_s"][:], out["epochs/step"][:], out["steps/ended_s"][:]
+    samples, begun, first = out["epochs/samples"][:].sum(axis=1), 0.0, 0
+    for epoch, last in enumerate(lasts):
+        taken = ended[first:last]
+        seconds = float(np.nan_to_num(taken).max(initial=begun))
+        if np.isnan(rates[epoch]) and seconds > begun:
+            rates[epoch] = samples[epoch] / (seconds - begun)
+        begun, first = seconds, last
+    out["network/samples_per_s"][:] = rates
 
 
 def _merge_column(column, cut, file, place, n, out, where):

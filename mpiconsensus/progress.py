@@ -60,6 +60,8 @@ class Progress:
         where = "held-out samples" if job.evaluation.validation_fraction else f"{plan.samples} test samples"
         every = "every epoch" if plan.every == 1 else f"every {plan.every} epochs"
         self.say(f"evaluation {where}, {every}; all test samples at the end")
+        if trainer.algorithm.asynchronous and facts["ranks"] > 1:
+            self.say("epochs     loss, accuracy, samples/s and MB sent of a line are those of rank 0's own vertices; the log has all")
         if found:
             self.resumed(found, trainer.total_steps)
         self.say()

@@ -103,7 +103,7 @@ class Session:
             self.progress.header(self.facts, trainer.wiring, self.plan, trainer, found)
         self.pace = LogPace(self.log, self.job.log.flush_s, Assembly(directory) if rank == 0 else None)
         self.saved = time.perf_counter()
-        self.saved_step = trainer.k if found else None
+        self.saved_step = self._taken() if found else None
 
     shares_mean = True  # whether the ranks share the evaluations of the mean model; else one does them alone
 
@@ -210,18 +210,22 @@ class Session:
     def _save(self):
         """Write a checkpoint, unless it is there; return why that failed, or ""; collective. A periodic one may fail: training goes on."""
         why = ""
-        if self.trainer.k != self.saved_step:
+        if (taken := self._taken()) != self.saved_step:
             self._log_steps()
             self.pace.flush()
             try:
                 self._write_checkpoint()
-                self.saved_step = self.trainer.k
+                self.saved_step = taken
             except checkpoint.Unwritten as error:
                 why = str(error)
                 if self.progress:
                     self.progress.warn(f"the checkpoint of step {self.trainer.k} could not be written: {why}; those before it are kept.")
         self.saved = time.perf_counter()
         return why
+
+    def _taken(self):
+        """Return what tells one checkpoint from the next, the same on every rank; collective."""
+        return self.trainer.k
 
     def _write_checkpoint(self):
         saving.save(self, self.directory)

@@ -88,6 +88,20 @@ def test_a_run_that_stood_still_for_a_checkpoint_goes_on_elsewhere(tmp_path, nam
         assert (sent >= least).all() and (sent == sent[0, 0]).all()
 
 
+@pytest.mark.parametrize("name", ["bounded-staleness", "adpsgd"])
+def test_ranks_that_have_ended_come_to_every_meeting_of_those_that_have_not(tmp_path, name):
+    keys = [f"algorithm.name={name}", "algorithm.staleness=inf", "hetero.speed=[0.1,1,1]", "hetero.least_step_s=0.005", "checkpoint.every_epochs=1"]
+    job = words(*keys, "training.epochs=4", base=["--set", "topology.graph=ring:3"])
+    done = ok(mpirun(3, "-m", "mpiconsensus", *job, "--out", tmp_path / "run"))
+    assert "are those of rank 0's own vertices" in done.stdout
+    with Run(tmp_path / "run") as run:
+        ended, per_epoch = run.steps("ended_s"), run.facts["steps_per_epoch"]
+        # Rates are of the samples of all vertices: epochs of them last as long as the run.
+        assert (run.epochs("samples").sum(axis=1) / run.network("samples_per_s")).sum() == pytest.approx(ended.max())
+        # Both others were through ahead of the checkpoints behind the second and the third epoch of vertex 0.
+        assert run.complete and (ended[-1, 1:] < ended[2 * per_epoch - 1, 0]).all()
+
+
 def test_stopped_by_a_signal_staleness_0_ends_with_the_same_bits_on_another_number_of_ranks(synchronous, tmp_path):
     script = ROOT / "tests" / "mpi" / "async_signal.py"
     keys = ["algorithm.name=bounded-staleness", "algorithm.staleness=0"]
@@ -103,10 +117,14 @@ def test_stopped_by_a_signal_staleness_0_ends_with_the_same_bits_on_another_numb
 def test_the_first_vertex_that_is_through_ends_the_run_and_all_are_averaged_once(tmp_path):
     job = words("algorithm.name=async-gossip", "hetero.speed=[1,1,1,1,0.25]", "hetero.step_s=0.01", "algorithm.ends=first", "algorithm.final_average=true")
     done = ok(cli(*job, "--virtual-clock", "--out", tmp_path / "run"))
+    assert "means nothing" not in done.stdout
     ends = rows(tmp_path / "run")
     assert (ends == ends[0]).all()
     with Run(tmp_path / "run") as run:
         losses, ended = run.steps("loss"), run.steps("ended_s")
+        # The last vertex ends its part of the first epoch behind the others' second: no rate, where no time passed.
+        rates, seconds = run.network("samples_per_s"), run.network("seconds")
+        assert np.isnan(rates[1]) and rates[0] < 1e6 and (np.diff(seconds) >= 0).all()
         # that of the vertices ahead of their average: behind it rounding leaves 1e-7 of the norm
         assert run.complete and run.closing["consensus_distance"] > 1e-3 * np.linalg.norm(ends[0])
     assert f"{run.closing['consensus_distance']:.3g} apart" in done.stdout

@@ -49,6 +49,8 @@ def test_overrides_are_read_as_the_key_s_type(text, value):
         ("algorithm.tau=[1]", "whole number"), ("hetero.powers=3", "list of numbers"), ("trainig.lr=1", "tables: topology"),
         ("training.rl=1", "training.lr"), ("algorithm.staleness=-1", "smallest value is 0"), ("algorithm.staleness=2.5", "whole number, or inf"),
         ("algorithm.max_age=true", "whole number, or inf"), ("algorithm.max_age=none", "whole number, or inf"), ("hetero.speed=[1, 0]", "smallest value"),
+        ("hetero.step_s=1e300", "largest value is 1e\\+06"), ("hetero.link_delay_s=1e300", "largest"), ("hetero.slowdown_factor=1e9", "largest"),
+        ("hetero.least_step_s=1e9", "largest"), ("hetero.speed=[1, 1e9]", "largest"),
     ],
 )  # fmt: skip
 def test_wrong_values_are_named(text, words):

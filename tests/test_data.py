@@ -285,6 +285,11 @@ def test_an_altered_byte_is_refused_or_harmless(tmp_path, data):
         ("std", [0.5, 0.5, 0], "std"),
         ("published_mean", [0.5, 0.5, 0.5], "published_std"),
         ("scale", 0.0, "scale"),
+        ("dataset", "x\ud800", "cannot be read"),
+        ("powers", ["a", "b", "c"], "powers are not 3 positive numbers"),
+        ("powers", [1.0, 2.0], "powers"),
+        ("skew", "high", "skew is not 3 finite numbers"),
+        ("skew", [0.1, 0.2], "skew"),
         ("files", {}, "shard-0000.h5"),
     ],
 )
@@ -299,6 +304,15 @@ def test_a_wrong_manifest_is_named(tmp_path, field, value, words):
     with pytest.raises(UserError) as error:
         open_shards(tmp_path / "set")
     assert "manifest.json" in str(error.value) and words in str(error.value)
+
+
+def test_a_directory_that_may_not_be_looked_into_is_named(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    with pytest.raises(UserError, match=r"manifest\.json cannot be read .*Permission denied"):
+        open_shards(tmp_path)
 
 
 def test_a_directory_without_a_manifest_is_no_set(tmp_path):

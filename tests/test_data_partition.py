@@ -187,9 +187,9 @@ def test_owners_go_to_the_vertex_with_the_fewest_samples_for_its_power():
     ("spec", "words"),
     [
         ("uniform", ["'uniform' is not known", "dirichlet:0.3", "labels:2"]),
-        ("dirichlet", ["not known"]),
+        ("dirichlet", ["one word behind a colon", "for example dirichlet:0.3"]),
         ("idd", ["Did you mean 'iid'"]),
-        ("iid:3", ["not known"]),
+        ("iid:3", ["iid takes nothing behind it"]),
         ("dirichlet:0", ["alpha", "0.0001"]),
         ("dirichlet:-1", ["alpha"]),
         ("dirichlet:nan", ["alpha"]),

@@ -307,7 +307,8 @@ def test_bad_raw_files_are_named(tmp_path, case):
         ("1 1:1\n2 x:1\n", ["line 2"]),
         ("1 1:1\n2 1:1\n\n2 3:1 2:1\n", ["line 4", "index 2 after 3", "ascend"]),
         ("1 1:1\n2 2:1 2:1\n", ["line 2", "index 2 after 2"]),
-        ("1 0:1\n", ["line 1", "index 0"]),
+        ("1 0:1\n", ["line 1", "index 0: indices begin at 1", "add 1"]),
+        ("1 1:1\n2 2000000000:1\n" + "1 1:1\n" * 500, ["largest index is 2000000000", "4.02e+03 GB", "without gaps"]),
         ("1 -4:1\n", ["line 1", "index -4"]),
         ("1 99999999999999999999:1\n", ["line 1", "below 2^31"]),
         ("1 1:1\n2 1\n", ["line 2"]),
@@ -334,6 +335,14 @@ def test_malformed_libsvm_lines_are_named(tmp_path, text, words):
     line = result.stderr.splitlines()[-1]
     assert all(word in line for word in ["table", *words]), line
     assert [path.name for path in tmp_path.iterdir()] == ["table"]
+
+
+def test_comments_a_byte_order_mark_and_labels_that_differ_late(tmp_path):
+    (tmp_path / "table").write_text("\ufeff# from 1:0\n1 1:1 # the first\n\n1.0000001 2:3#x\n", encoding="utf-8")
+    (tmp_path / "test").write_text("1 1:7\n")
+    assert run(libsvm, tmp_path / "table", tmp_path / "out", "--shards", 1, "--test", tmp_path / "test").exit_code == 0
+    found = open_shards(tmp_path / "out")
+    assert found.load(0).x.tolist() == [[1, 0], [0, 3]] and found.facts.class_names == ("1", "1.0000001")
 
 
 def test_libsvm_test_files_that_do_not_fit_are_named(tmp_path):

@@ -2,7 +2,10 @@
 
 import gzip
 import io
+import os
 import pickle
+import shlex
+import shutil
 import sys
 import tarfile
 import zipfile
@@ -12,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import ROOT
+from conftest import run as start
 from PIL import Image
 from test_data_prep import HTML, TEXT, check, cifar10_raw, cifar100_raw, fashion_raw, run
 
@@ -125,18 +129,22 @@ def test_the_digits_are_those_of_the_package(tmp_path):
     assert same(made.load_test(), there.load_test()) and made.scale == there.scale
 
 
-@pytest.mark.parametrize("form", ["gray", "first", "last", "features", "integers"])
+@pytest.mark.parametrize("form", ["gray", "first", "last", "alpha", "features", "integers"])
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_npz(tmp_path, monkeypatch, form, save):
     monkeypatch.setattr(npz, "BLOCK", 700)  # several blocks, and no whole number of them
     random = np.random.default_rng(0)
-    shape = {"gray": (5, 6), "first": (3, 5, 6), "last": (5, 6, 3), "features": (7,), "integers": (7,)}[form]
+    shape = {"gray": (5, 6), "first": (3, 5, 6), "last": (5, 6, 3), "alpha": (5, 6, 4), "features": (7,), "integers": (7,)}[form]
     x = random.normal(size=(31, *shape)) if form == "features" else random.integers(0, 256, (31, *shape), np.uint8)
     y = np.arange(31) % 3
     save(tmp_path / "mine.npz", x_train=x, y_train=y, x_test=x[:5], y_test=y[:5], site=np.arange(31) % 4)
     result = run(npz, tmp_path / "mine.npz", tmp_path / "out", "--shards", 4, "--partition", "by:site")
     assert result.exit_code == 0, result.output
-    stored = {"gray": lambda: x[:, None], "last": lambda: x.transpose(0, 3, 1, 2), "first": lambda: x}.get(form, lambda: x.astype(np.float32))()
+    def as_first():
+        return x.transpose(0, 3, 1, 2)
+
+    ways = {"gray": lambda: x[:, None], "last": as_first, "alpha": as_first, "first": lambda: x}
+    stored = ways.get(form, lambda: x.astype(np.float32))()
     found = check(tmp_path / "out", (stored, y), (stored[:5], y[:5]), 4)
     assert [set(found.load(v).id % 4) for v in range(4)] == [{0}, {1}, {2}, {3}]
     assert found.facts.scale == (1.0 if len(shape) == 1 else 1 / 255) and found.facts.dataset == "mine"
@@ -170,6 +178,10 @@ BAD_ARRAYS = {
     "one half of a test": ({"x": X, "y": Y, "y_test": Y}, ["one of x_test and y_test"]),
     "other test": ({"x": X, "y": Y, "x_test": X[:, :2], "y_test": Y}, ["x_test has samples (2,)", "(4,)"]),
     "Fortran": ({"x": np.asfortranarray(np.arange(24.0).reshape(6, 4)), "y": Y}, ["Fortran"]),
+    "huge label": ({"x": X, "y": Y + 2**40}, ["label 1099511627778 at sample 2", "0 to 999999", "return_inverse"]),
+    "a label beyond int64": ({"x": X, "y": np.uint64([0, 1, 2, 0, 1, 2**63 + 5])}, ["label 9223372036854775813 at sample 5"]),
+    "a column with NaN": ({"x": X, "y": Y, "w": np.array([1, 2, 1, np.nan, 1, 2])}, ["column 'w'", "not a number"], "--partition", "by:w", "--shards", 1),
+    "a column with an empty text": ({"x": X, "y": Y, "w": np.array(["a", ""] * 3)}, ["column 'w'", "is empty"], "--partition", "by:w"),
     "too many shards": ({"x": X, "y": Y}, ["fewer samples than vertices"], "--shards", 9),
 }
 
@@ -196,6 +208,12 @@ def test_a_damaged_npz_is_named(tmp_path):
     ]:  # fmt: skip
         path.write_bytes(content)
         refused(run(npz, path, tmp_path / "out", "--shards", 2), "mine.npz", words)
+    locked = bytearray(stored.getvalue())
+    for mark, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        for place in [k for k in range(len(locked)) if locked[k : k + 4] == mark]:
+            locked[place + flags] |= 1
+    path.write_bytes(locked)
+    refused(run(npz, path, tmp_path / "out", "--shards", 2), "mine.npz", "encrypted")
     path.unlink()
     refused(run(npz, path, tmp_path / "out", "--shards", 2), "mine.npz", "missing")
 
@@ -256,6 +274,10 @@ def test_tiny_imagenet_and_a_tree_without_test_images(tmp_path):
         (lambda raw: (raw / "dog" / "1.png").write_bytes((raw / "dog" / "0.png").read_bytes()[:-30]), ["dog/1.png", "complete image"]),
         (lambda raw: (raw / "eel").mkdir(), ["eel holds no image", "class is empty", "remove it"]),
         (lambda raw: [path.unlink() for path in (raw / "dog").iterdir()] + [(raw / "dog").rmdir()], ["1 class folders"]),
+        (lambda raw: (raw / "dog" / "9.png").symlink_to("away.png"), ["dog/9.png links to away.png", "not there"]),
+        (lambda raw: (raw / os.fsdecode(b"e\xff")).mkdir() or picture(raw / os.fsdecode(b"e\xff") / "0.png", 1), ["the name 'e\\udcff'", "UTF-8"]),
+        (lambda raw: picture(raw / "dog" / "1.png", 7, (1, 2**24)), ["dog/1.png", "1 x 16777216 pixels", "8 x 134217728"]),
+        (lambda raw: Image.new("F", (9, 9), 0.5).save(raw / "dog" / "9.tif"), ["dog/9.tif", "mode F", "save it with 8 bits"]),
         (lambda raw: raw.rename(raw.with_name("away")) and raw.write_bytes(HTML), ["raw is a web page"]),
     ],
 )
@@ -266,6 +288,67 @@ def test_bad_images_are_named(tmp_path, change, words):
     change(tmp_path / "raw")
     refused(run(imagefolder, tmp_path / "raw", tmp_path / "out", "--shards", 2, "--size", 8), *words)
     assert not {"out"} & {path.name for path in tmp_path.iterdir()} and not list(tmp_path.glob(".out*"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root reads everything")
+@pytest.mark.parametrize(
+    ("locked", "words"),
+    [
+        ("raw/dog", ["raw/dog cannot be used (Permission denied)"]),
+        ("raw/dog/deeper", ["raw/dog/deeper cannot be used (Permission denied)"]),
+        ("raw/dog/1.png", ["raw/dog/1.png cannot be read (Permission denied)"]),
+        ("set", ["set/out cannot be used (Permission denied)"]),
+    ],
+)
+def test_what_may_not_be_read_is_named(tmp_path, locked, words):
+    for name in ("cat", "dog", "dog/deeper"):
+        for number in range(2):
+            picture(tmp_path / "raw" / name / f"{number}.png", number)
+    (tmp_path / "set").mkdir()
+    (tmp_path / locked).chmod(0)
+    plain = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    made = [sys.executable, ROOT / "data_prep" / "imagefolder.py", tmp_path / "raw", tmp_path / "set" / "out", "--shards", 2]
+    result = start(*plain, *made)
+    (tmp_path / locked).chmod(0o755)
+    assert result.returncode == 2 and all(word in result.stderr.splitlines()[-1] for word in words), result.stderr
+    assert list((tmp_path / "set").iterdir()) == []
+
+
+def test_images_of_every_mode_are_what_they_show(tmp_path):
+    for name in ("cat", "dog"):
+        picture(tmp_path / "raw" / name / "0.png", 0)
+    modes = {"L": 90, "P": 90, "1": 255, "LA": (90, 9), "RGBA": (10, 90, 200, 0), "CMYK": (0, 0, 0, 165), "I;16": 90 * 256 + 77}
+    for mode, color in modes.items():
+        Image.new(mode, (9, 9), color).save(tmp_path / "raw" / "dog" / f"{mode}.{'tif' if mode == 'CMYK' else 'png'}")
+    palette = Image.new("P", (9, 9), 3)
+    palette.putpalette([0] * 9 + [10, 90, 200])
+    palette.save(tmp_path / "raw" / "dog" / "P.png")
+    shown = {"1": [255] * 3, "RGBA": [10, 90, 200], "P": [10, 90, 200]}
+    for path in (tmp_path / "raw" / "dog").iterdir():
+        if path.stem != "0":
+            found = imagefolder.decode(path, 4)
+            assert found.shape == (3, 4, 4) and found.dtype == np.uint8
+            assert (found == np.array(shown.get(path.stem, [90] * 3))[:, None, None]).all(), path
+
+
+def test_a_folder_of_test_images_without_classes_is_not_passed_over(tmp_path):
+    for name in ("cat", "dog"):
+        for number in range(4):
+            picture(tmp_path / "raw" / "train" / name / f"{number}.png", number)
+    picture(tmp_path / "raw" / "val" / "ILSVRC2012_val_00000001.png", 1)
+    refused(run(imagefolder, tmp_path / "raw", tmp_path / "out", "--shards", 2), "raw/val holds no class folders", "move it away")
+
+
+@pytest.mark.parametrize("script", [imagefolder, libsvm, npz])
+def test_a_share_that_is_no_number_is_refused(tmp_path, script):
+    result = run(script, tmp_path, tmp_path / "out", "--shards", 2, "--test-fraction", "nan")
+    assert result.exit_code == 2 and "nan is not in the range 0<x<1" in result.stderr
+
+
+def test_what_is_to_be_typed_next_can_be_typed(tmp_path):
+    (tmp_path / "table").write_text(TEXT)
+    result = run(libsvm, tmp_path / "table", tmp_path / "o é [1]", "--shards", 1)
+    assert result.exit_code == 0 and shlex.split(result.stdout.splitlines()[-1].split(": ", 1)[1])[-1] == f"data.shards={tmp_path / 'o é [1]'}"
 
 
 def test_dense_text_and_two_labels_of_any_value(tmp_path):
@@ -311,10 +394,13 @@ def test_a_file_of_owners(tmp_path):
     np.save(tmp_path / "nan.npy", np.array([1.0] * 12 + [np.nan]))
     (tmp_path / "short.txt").write_text("a\nb\n")
     (tmp_path / "page.txt").write_bytes(HTML)
+    (tmp_path / "blank.txt").write_text("a\n" * 12 + " \n")
     for more, words in [
         (["--owners", tmp_path / "short.txt"], ["short.txt", "ids (2,)", "13 training samples"]),
         (["--owners", tmp_path / "pickled.npy"], ["pickled.npy"]),
         (["--owners", tmp_path / "nan.npy"], ["sample 12", "not a number"]),
+        (["--owners", tmp_path / "blank.txt"], ["blank.txt", "sample 12", "is empty"]),
+        (["--owners", tmp_path / "nowhere.txt"], ["nowhere.txt is missing", "--owners is a file of one id"]),
         (["--owners", tmp_path / "page.txt"], ["web page"]),
         (["--owners", tmp_path / "owners.txt", "--partition", "sorted"], ["exclude one another"]),
         (["--partition", "owners"], ["--owners FILE"]),

@@ -77,6 +77,10 @@ def test_verify_compares_the_manifest(made):
     for changed, words in [
         ({"labels": labels.tolist()}, "labels of shard 0"),
         ({"skew": [0.1, 0.2, 0.3]}, "skew is not"),
+        ({"mean": [0.25]}, "mean is not what"),
+        ({"scale": 1.0}, "scale is not what"),
+        ({"class_names": manifest["class_names"][::-1]}, "class_names is not what"),
+        ({"published_mean": None, "published_std": None}, "published_mean is not what"),
         ({"files": manifest["files"] | {"test.h5": {"frame_sha256": "0", "samples_sha256": manifest["files"]["test.h5"]["samples_sha256"]}}}, "test.h5"),
         ({"sizes": [1, 2]}, "sizes"),
     ]:
@@ -89,6 +93,7 @@ def test_verify_compares_the_manifest(made):
     (made / "notes.txt").unlink()
     (made / "shard-0002.h5").unlink()
     (made / "test.h5").write_bytes(b"<html>")
+    assert "shard-0002.h5 is missing or empty" in run(info, made).stderr
     result = run(verify, made)
     assert "shard-0002.h5: the file is missing" in result.stderr and "test.h5: not a readable" in result.stderr
     assert run(verify, made.parent / "nowhere").exit_code == 2

@@ -188,30 +188,31 @@ def test_a_disk_without_room_is_told_before_anything_is_read(tmp_path, monkeypat
     assert not read and list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_run_left_is_no_set_and_goes_with_the_next(tmp_path):
+@pytest.mark.parametrize("name", ["set", "s[1-2]"])
+def test_what_a_killed_run_left_is_no_set_and_goes_with_the_next(tmp_path, name):
     code = (
         "import os, signal, sys\n"
         "from test_data import *\nfrom mpiconsensus.data.shardfile import ShardFile\n"
         "def kill(*args): os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"ShardFile.append = kill\nwrite({str(tmp_path / 'set')!r})\n"
+        f"ShardFile.append = kill\nwrite({str(tmp_path / name)!r})\n"
     )
     env = environment()
     env["PYTHONPATH"] += os.pathsep + str(ROOT / "tests")
     assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == -9
     (leftover,) = tmp_path.iterdir()
-    assert leftover.name.startswith(".set.partial-") and list(leftover.iterdir())
+    assert leftover.name.startswith(f".{name}.partial-") and list(leftover.iterdir())
     with pytest.raises(UserError, match=r"no manifest\.json"):
         open_shards(leftover)
-    busy = tmp_path / ".set.partial-busy"
+    busy = tmp_path / f".{name}.partial-busy"
     busy.mkdir()
     lock = os.open(busy, os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    write(tmp_path / "set")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".set.partial-busy", "set"]
+    write(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f".{name}.partial-busy", name]
     os.close(lock)
     write(tmp_path / "set2")
-    write_shards(tmp_path / "set", recipe(), IMAGES, samples(IMAGES, 5), samples(IMAGES, 5), partition.divide(5, 2, 1), force=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["set", "set2"]
+    write_shards(tmp_path / name, recipe(), IMAGES, samples(IMAGES, 5), samples(IMAGES, 5), partition.divide(5, 2, 1), force=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name, "set2"]
 
 
 def test_a_shard_of_another_division_is_named(tmp_path):

@@ -35,6 +35,8 @@ def test_a_gradient_takes_as_long_as_the_speed_says():
     assert pace(speed=0.5).seconds(3, 0, 1.0) == 2.0
     with pytest.raises(UserError, match="hetero.speed has 2 entries, the graph has 6 vertices"):
         pace(speed=[1.0, 2.0])
+    with pytest.raises(UserError, match="hetero.link_bandwidth = 1e-300 is not allowed; give 1 byte a second or more, or 0"):
+        pace(link_bandwidth=1e-300)
 
 
 def test_slow_downs_are_drawn_from_seed_vertex_and_step():

@@ -162,17 +162,19 @@ class AsyncSession(Session):
         distance = float(np.sqrt(np.square(norms[:, 1]).mean()))
         l1, l2, linf = norms.mean(axis=0)
         begun = self.network[-1] if self.network else 0.0
-        seconds = float(ended_s.max())
+        # A vertex that ends the run behind the others may have ended the epoch before later than they this one.
+        seconds = max(begun, float(ended_s.max()))
+        rate = samples.sum() / (seconds - begun) if seconds > begun else nothing
         self.network.append(seconds)
         figures = dict(
             epoch=epoch, consensus_distance=distance, deviation_l1=l1, deviation_l2=l2, deviation_linf=linf,
             coefficient_of_variation=distance / max(mean_norm, 1e-300), mean_drift=nothing, mean_accuracy=scores[0], mean_loss=scores[1],
-            seconds=seconds, samples_per_s=samples.sum() / max(seconds - begun, 1e-9), evaluated_samples=0 if np.isnan([*accuracy, scores[0]]).all() else self.plan.samples,
+            seconds=seconds, samples_per_s=rate if self.world.size == 1 else nothing, evaluated_samples=0 if np.isnan([*accuracy, scores[0]]).all() else self.plan.samples,
         )  # fmt: skip
         self.log.network(**figures)
         accuracy = accuracy[~np.isnan(accuracy)]
         self.progress.epoch({
-            **figures, "loss": float(np.nanmean(sums["train_loss"])), "accuracy": float(accuracy.mean()) if len(accuracy) else nothing,
+            **figures, "samples_per_s": rate, "loss": float(np.nanmean(sums["train_loss"])), "accuracy": float(accuracy.mean()) if len(accuracy) else nothing,
             "accuracy_sd": float(accuracy.std(ddof=1)) if len(accuracy) > 1 else nothing, "bytes_sent": sums["bytes_sent"].sum(),
         })  # fmt: skip
         return norms[trainer.hosted, 1]
@@ -199,7 +201,7 @@ class AsyncSession(Session):
 
     def _meet(self):
         """Write a checkpoint together; end the run where a signal asked for it; collective."""
-        number, k = self.flags // SIGNAL, self.trainer.k
+        number, k = self.flags // SIGNAL, min(self.world.allgather(self.trainer.k))
         why = self._save()
         if self.flags & STOP:
             where, at = self.directory / "checkpoint", f"step {k} of {self.trainer.total_steps}"
@@ -212,6 +214,10 @@ class AsyncSession(Session):
             )
         self.trainer.postal.lower_flags(MEET)
         self.flags, self.looked = 0, time.perf_counter()
+
+    def _taken(self):
+        # A rank whose vertices have ended, or are slow, stands where it stood at the last meeting; others do not.
+        return sum(self.world.allgather(sum(self.trainer.t)))
 
     def _write_checkpoint(self):
         keeping.save(self)

@@ -76,13 +76,14 @@ def read_manifest(directory):
     """Return the checked manifest of `directory`; raise UserError where it is missing or wrong."""
     directory = Path(directory)
     path = directory / "manifest.json"
-    if not directory.is_dir():
-        raise UserError(
-            f"{directory}: no such directory of shards; make one with data_prep/, "
-            f"for example `python data_prep/cifar10.py RAW {directory} --shards 4`."
-        )
     try:
+        if not directory.is_dir():
+            raise UserError(
+                f"{directory}: no such directory of shards; make one with data_prep/, "
+                f"for example `python data_prep/cifar10.py RAW {directory} --shards 4`."
+            )
         manifest = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(manifest, ensure_ascii=False).encode()  # halves of characters can be written nowhere
     except FileNotFoundError:
         raise UserError(
             f"{directory} holds no manifest.json, so it is not a complete set of shards; make it again with data_prep/."
@@ -124,6 +125,11 @@ def _problem(m):
             return f"{name} is not {shape[0]} finite numbers"
         if values is not None and name.endswith("std") and min(values) <= 0:
             return f"{name} holds a deviation that is not positive"
+    if m["powers"] is not None and (len(m["powers"]) != n or not all(_number(power) and power > 0 for power in m["powers"])):
+        return f"powers are not {n} positive numbers"
+    skew = m.get("skew", [0.0] * n)
+    if not (isinstance(skew, list) and len(skew) == n and all(map(_number, skew))):
+        return f"skew is not {n} finite numbers"
     if (m["published_mean"] is None) != (m["published_std"] is None):
         return "one of published_mean and published_std is missing"
     if not (_number(m["scale"]) and m["scale"] > 0):

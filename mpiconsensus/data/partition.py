@@ -41,8 +41,10 @@ def parse(spec):
     name, colon, word = str(spec).partition(":")
     form = FORMS.get(name)
     allowed = ", ".join(f.example for f in FORMS.values())
-    if form is None or bool(colon) != (form.kind is not None):
+    if form is None:
         raise UserError(f"partition {spec!r} is not known; write one of {allowed}.{did_you_mean(name, FORMS)}")
+    if bool(colon) != (form.kind is not None):
+        raise UserError(f"partition {spec!r}: {name} takes {'one word behind a colon' if form.kind else 'nothing behind it'}; for example {form.example}.")
     if form.kind is None:
         return name, None
     try:

@@ -4,6 +4,7 @@ Array legend: N samples, b samples of a block.
 """
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -138,7 +139,7 @@ def _aside(out):
     A directory is locked by the run that writes it, so that what is not locked is a leftover.
     """
     prefix = f".{out.name}.partial-"
-    for leftover in out.parent.glob(f"{prefix}*"):
+    for leftover in out.parent.glob(f"{glob.escape(prefix)}*"):
         with suppress(OSError), _locked(leftover):
             shutil.rmtree(leftover)
     temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=out.parent))

@@ -29,7 +29,7 @@ class AdPsgd(Asynchronous):
     name = "adpsgd"
     formula = "x_i, x_j <- (x_i + x_j) / 2 for a random neighbour j, then x_i <- x_i - a g_i(the row as it was ahead of the gradient)"
     reference = "Lian, Zhang, Zhang & Liu 2018"
-    keys = ("ends",)
+    keys = ("ends", "final_average")
     conserves = "the sum of the rows, between gradients"
 
     def __init__(self, setting):

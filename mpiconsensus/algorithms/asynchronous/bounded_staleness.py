@@ -37,7 +37,7 @@ class BoundedStaleness(Asynchronous):
     name = "bounded-staleness"
     formula = "x_i <- W[i,i] y_i + sum_j W[i,j] y_j of the newest clock at most t + s, once all neighbours have clock t - s; y = x - a g"
     reference = "Ho et al. 2013"
-    keys = ("staleness", "max_age", "age_damping", "ends")
+    keys = ("staleness", "max_age", "age_damping", "ends", "final_average")
 
     def __init__(self, setting):
         super().__init__(setting)

@@ -40,7 +40,7 @@ class AsyncGossip(Asynchronous):
     name = "async-gossip"
     formula = "S_i <- S_i + m_i, m_i <- A[i,i] m_i + sum_j A[i,j] (S_j - S_j as last seen), m = (x, w), z = x / w; columns of A sum to 1"
     reference = "Spiridonoff, Olshevsky & Paschalidis 2020; Hadjicostis, Vaidya & Dominguez-Garcia 2016"
-    keys = ("ends",)
+    keys = ("ends", "final_average")
     conserves = "the sum of the masses (x, w) and of what is in flight"
 
     def __init__(self, setting):
