@@ -14,12 +14,15 @@ def memory_format(job, source):
 
 
 def pick_device(name, world):
-    """Return the torch device of this rank: GPUs of a node are dealt out over its ranks."""
+    """Return the torch device of this rank, and make it the current one: GPUs of a node are dealt out over its ranks."""
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError("training.device = cuda, but this torch finds no CUDA device; take auto or cpu.")
-    return torch.device("cuda", world.node_rank % torch.cuda.device_count())
+    device = torch.device("cuda", world.node_rank % torch.cuda.device_count())
+    # Else what pins memory, and MPI, would work on the first GPU whatever the rank.
+    torch.cuda.set_device(device)
+    return device
 
 
 def default_generator(device):

@@ -93,6 +93,7 @@ class Network:
         if self._algorithm.compressed:
             raise UserError(f"algorithm = {job.algorithm.name} compresses, which Network.step() does not; take consensus, or `mpiconsensus train`.")
         layout = Layout(model, buffers=job.model.buffers == "mixed")
+        self._reduction.check(layout.dtype)
         mixed = job.training.momentum_policy == "mixed"
         states = len(TorchOptimizers(None, [optimizer]).names) if mixed else 0
         self._exchange = open_exchange(
@@ -131,6 +132,9 @@ class Network:
 
         On a graph that changes each round is the next exchange, counted over all calls.
         """
+        self._check_alike(tensor)
+        if not tensor.numel():
+            return tensor.clone()
         exchange, rows = self._averager(tensor)
         rows.x(0)[: tensor.numel()].copy_(tensor.reshape(-1))
         for _ in range(rounds):
@@ -182,12 +186,15 @@ class Network:
             raise UserError("this Network has no model; call net.attach(model, optimizer) first.")
 
     def _take_first(self, model):
-        tensors, first = [self._block.x(0)] + [b for b in model.buffers()], int(self._placement.owner[0])
+        frozen = [p.data for p in model.parameters() if not p.requires_grad]
+        tensors, first = [self._block.x(0), *frozen, *model.buffers()], int(self._placement.owner[0])
         for tensor in tensors:
-            tensor.copy_(torch.from_numpy(self._world.bcast(tensor.detach().cpu().numpy() if self.vertex == 0 else None, first)))
+            tensor.copy_(self._world.bcast(tensor.detach().cpu().clone() if self.vertex == 0 else None, first))
 
     def _check_alike(self, tensor):
         """Raise UserError on all ranks unless every rank brought a floating-point tensor of one size and type."""
+        if not isinstance(tensor, torch.Tensor):
+            raise UserError(f"only tensors are averaged, this is a {type(tensor).__name__}; make one with torch.tensor(...).")
         if not tensor.is_floating_point():
             raise UserError(f"only floating-point tensors are averaged, this one is {tensor.dtype}; convert it with .float().")
         key = (tensor.numel(), tensor.dtype)
@@ -208,7 +215,6 @@ class Network:
     def _averager(self, tensor):
         key = (tensor.numel(), tensor.dtype, tensor.device)
         if key not in self._averagers:
-            self._check_alike(tensor)
             exchange = open_exchange("auto", self._world, self._placement, tensor.numel(), tensor.dtype, tensor.device)
             rows = Rows(exchange.storage())
             exchange.bind(rows)

@@ -119,9 +119,11 @@ class TorchOptimizers:
         if not self._decay_is_gradient(i):
             return
         for group in self.optimizers[i].param_groups:
+            # Whoever maximizes turns the gradient round before the decay is added: here it is added before.
+            alpha = -group["weight_decay"] if group["maximize"] else group["weight_decay"]
             for parameter in group["params"]:
-                if group["weight_decay"] and parameter.grad is not None:
-                    parameter.grad.add_(parameter.data, alpha=group["weight_decay"])
+                if alpha and parameter.grad is not None:
+                    parameter.grad.add_(parameter.data, alpha=alpha)
 
     def step(self, i, lr=None, decay=True, pace=1.0):
         """Update hosted vertex i with learning rate lr; None: with those that the optimizer has, times `pace`."""
@@ -147,7 +149,9 @@ class TorchOptimizers:
 
     def _decay_is_gradient(self, i):
         # Where the weight decay is a part of the gradient it can be added at another point than the update's.
-        return type(self.optimizers[i]) in (torch.optim.SGD, torch.optim.Adam)
+        optimizer = self.optimizers[i]
+        decoupled = any(group.get("decoupled_weight_decay") for group in optimizer.param_groups)
+        return type(optimizer) in (torch.optim.SGD, torch.optim.Adam) and not decoupled
 
     def reset(self, i):
         self.optimizers[i].state.clear()

@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from mpiconsensus import arithmetic
 from mpiconsensus.errors import UserError
+from mpiconsensus.placement import Placement
 from mpiconsensus.transport import device, onegpu, shared
 from mpiconsensus.transport.neighbor import Neighbor, way
 
@@ -180,6 +182,19 @@ def test_device_pointers_are_given_to_mpi_when_the_gpu_has_written_the_rows(lazy
     row.add(1)
     exchange.start("round")
     assert seen == [2]
+
+
+def test_the_gpu_of_a_rank_is_its_current_one_and_the_one_that_mpi_sees(monkeypatch):
+    chosen = []
+    fakes = {"is_available": lambda: True, "device_count": lambda: 4, "set_device": chosen.append, "Event": Event}
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    assert arithmetic.pick_device("auto", SimpleNamespace(node_rank=6)) == torch.device("cuda", 2) == chosen.pop()
+    assert arithmetic.pick_device("cpu", SimpleNamespace(node_rank=6)) == torch.device("cpu") and not chosen
+    node = SimpleNamespace(allgather=lambda mine: [mine])
+    world = SimpleNamespace(rank=0, hosts=["a"], comm=SimpleNamespace(Dup=lambda: SimpleNamespace(Get_attr=lambda key: 99)), node_comm=node)
+    Neighbor(world, Placement(2), 4, torch.float32, torch.device("cuda", 3), staged=False)
+    assert chosen == [torch.device("cuda", 3)]
 
 
 def test_without_a_gpu_nobody_is_on_one():

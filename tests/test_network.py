@@ -186,6 +186,75 @@ def test_wrong_options_are_named(options, words):
         Network(**options)
 
 
+HALF = """
+import os, torch, mpiconsensus
+net = mpiconsensus.Network(graph="ring")
+torch.manual_seed(net.vertex)
+model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 1)).to(torch.bfloat16)
+model[0].requires_grad_(False)
+torch.manual_seed(0)
+first = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 1)).to(torch.bfloat16)
+net.attach(model, torch.optim.SGD(model[2].parameters(), lr=1.0))
+assert all(torch.equal(p, q) for p, q in zip(model.parameters(), first.parameters())), "frozen ones too"
+model[1].weight.grad, model[2].weight.grad, model[2].bias.grad = None, torch.zeros(1, 2).bfloat16(), torch.tensor([float(net.vertex)]).bfloat16()
+bias = model[2].bias.item()
+net.step()
+assert abs(model[2].bias.item() - (bias - 0.5)) < 0.01, (bias, model[2].bias)
+mean = net.mean_state_dict()["2.bias"]
+assert mean.dtype == torch.bfloat16 and abs(mean.item() - (bias - 0.5)) < 0.01 and net.consensus_distance() < 0.01
+net.detach()
+for dtype in (torch.float16, torch.bfloat16):
+    tensor = torch.tensor([1.0, 3.0], dtype=dtype) * net.vertex
+    assert net.mean(tensor).tolist() == net.average(tensor).tolist() == [0.5, 1.5]
+assert net.average(torch.ones(2, 0)).shape == net.mean(torch.ones(2, 0)).shape == (2, 0)
+for tensor in (torch.ones(3, dtype=torch.int64), [1.0]):
+    try:
+        net.average(tensor)
+    except mpiconsensus.errors.UserError as error:
+        assert "tensors are averaged" in str(error)
+try:
+    mpiconsensus.Network(graph="ring", reduction="mpi").attach(model, torch.optim.SGD(model.parameters(), lr=1.0))
+except mpiconsensus.errors.UserError as error:
+    assert "reduction = ordered" in str(error)
+    os.write(1, b"all\\n")  # in one piece, whoever else writes
+"""
+
+
+def test_types_of_two_bytes_frozen_parameters_and_empty_tensors(tmp_path):
+    (tmp_path / "half.py").write_text(HALF)
+    done = mpirun(2, tmp_path / "half.py", timeout=60)
+    assert done.returncode == 0 and done.stdout.count("all") == 2, done.stderr
+
+
+@pytest.mark.parametrize("order", ["atc", "dpsgd"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.3, weight_decay=0.1, maximize=True),
+        lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=0.1, maximize=True),
+        lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=0.1, decoupled_weight_decay=True),
+        lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.1, amsgrad=True),
+        lambda p: torch.optim.RMSprop(p, lr=0.1, weight_decay=0.1),
+    ],
+    ids=["nesterov", "maximize", "adam maximize", "adam decoupled", "adamw", "rmsprop"],
+)
+def test_a_loop_alone_with_any_optimizer_is_torchs(make, order):
+    start = torch.randn(6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    ours, theirs = torch.nn.Linear(6, 1, bias=False).double(), torch.nn.Linear(6, 1, bias=False).double()
+    for model in (ours, theirs):
+        model.weight.data = start.clone()[None]
+    net, optimizer, plain = Network(order=order), make(ours.parameters()), make(theirs.parameters())
+    net.attach(ours, optimizer)
+    for k in range(20):
+        for model, step in ((ours, net.step), (theirs, plain.step)):
+            model.zero_grad()
+            (model.weight @ torch.linspace(-1, 1, 6).double() - k % 3).square().sum().backward()
+            step()
+    assert (ours.weight - theirs.weight).abs().max() < 1e-12 and not torch.equal(theirs.weight[0], start)
+    net.detach()
+
+
 def test_tensors_that_differ_by_rank_end_all_ranks_with_one_line(tmp_path):
     script = tmp_path / "uneven.py"
     script.write_text("import torch, mpiconsensus\nnet = mpiconsensus.Network()\nnet.average(torch.ones(3 + net.vertex))\n")

@@ -20,10 +20,15 @@ def check_files(world, json_file, plot_file):
             if name is None:
                 continue
             path = Path(name)
-            if path.exists():
-                raise UserError(f"{option} {name}: the file is there already, and is not written over; give another name or move it away.")
-            if not path.absolute().parent.is_dir():
-                raise UserError(f"{option} {name}: there is no directory {str(path.parent)!r}; make it, or give another place.")
+            try:
+                if not path.absolute().parent.is_dir():
+                    raise UserError(f"{option} {name}: there is no directory {str(path.parent)!r}; make it, or give another place.")
+                open(path, "x").close()
+                path.unlink()
+            except FileExistsError:
+                raise UserError(f"{option} {name}: the file is there already, and is not written over; give another name or move it away.") from None
+            except OSError as error:
+                raise UserError(f"{option} {name!r}: the file cannot be made: {error.strerror}; give another place.") from None
         if plot_file is None:
             return
         if Path(plot_file).suffix.lower() not in SUFFIXES:

@@ -10,6 +10,7 @@ from mpiconsensus.errors import UserError, did_you_mean, require_choice
 SIZES = ("270k", "1.5M", "11M")
 TRANSPORTS = config.EXCHANGES
 DATASETS = config.find("data.dataset").choices
+MOST = 10**15  # parameters: more than any memory holds, and small enough to count with
 REPEATS = click.option("--repeats", default=9, show_default=True, type=click.IntRange(1), help="Passes over everything; medians are of these.")
 JSON = click.option("--json", "json_file", metavar="FILE", help="Write everything here too; a file that is there is not written over.")
 PLOT = click.option("--plot", "plot_file", metavar="FILE", help="Draw it: .png, .pdf or .svg; needs matplotlib.")
@@ -43,8 +44,9 @@ def counts(context, option, texts):
     for text in texts:
         found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([kMG]?)", text)
         count = float(found[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[found[2]] if found else 0
-        if count < 1 or count != int(count):
-            raise UserError(f"--parameters {text!r} is not allowed; give a whole number of at least 1, as in 270000, 270k or 1.5M.")
+        if not 1 <= count <= MOST or count != int(count):
+            told = text if len(text) <= 40 else f"{text[:40]}..."
+            raise UserError(f"--parameters {told!r} is not allowed; give a whole number of at least 1 and at most 1000000G, as in 270000, 270k or 1.5M.")
         counts.append(int(count))
     return list(dict.fromkeys(counts))
 

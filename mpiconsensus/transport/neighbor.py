@@ -41,6 +41,8 @@ class Neighbor(Exchange):
         self.comm = world.comm.Dup()
         self._staging = Staging(self.device) if staged else None
         self._settle = Settle(self.device) if on_gpu and not staged else None
+        if self._settle:
+            torch.cuda.set_device(self.device)  # MPI opens device pointers in the context of the current device
         self._messages = PointToPoint(self.comm, d, dtype.itemsize, lambda vertex: self._incoming[vertex][0], self._sent)
         if how != "point-to-point":
             self._messages = Collective(self._messages, persistent=how == "persistent-collective")
@@ -76,7 +78,8 @@ class Neighbor(Exchange):
         return self._row
 
     def _arrived(self):
-        return self._testall(self._requests)
+        # A collective is one request, asked by itself: Testall of MPICH 5.0 takes a finished persistent one for an error.
+        return self._requests[0].Test() if len(self._requests) == 1 else self._testall(self._requests)
 
     def _row(self, vertex):
         return self.hosted_row(vertex) if vertex in self.placement.index else self._incoming[vertex][2]

@@ -10,8 +10,11 @@ import numpy as np
 import torch
 
 from mpiconsensus.block import ROW_ELEMENTS
+from mpiconsensus.errors import UserError
 from mpiconsensus.pieces import piece_elements
 from mpiconsensus.runtime import mpi
+
+INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Reduction:
@@ -24,6 +27,11 @@ class Reduction:
         self.world, self.placement, self.how = world, placement, how
         self.wire_elements = 0
         self._plans = {}
+
+    def check(self, dtype):
+        """Raise UserError where rows of this type cannot be averaged."""
+        if self.how == "mpi" and self.world.size > 1 and dtype not in (torch.float32, torch.float64):
+            raise UserError(f"transport.reduction = mpi sums float32 and float64, the rows are {dtype}; take transport.reduction = ordered.")
 
     def mean(self, rows):
         """Return the average over all vertices of their rows; `rows` lists the m hosted ones, (length,) each.
@@ -44,6 +52,7 @@ class Reduction:
         return self._ordered(plan, rows, device)
 
     def _plan(self, length, dtype, device):
+        self.check(dtype)
         if self.world.size == 1:
             return {"out": torch.empty(length, dtype=dtype, device=device)}
         if self.how == "mpi":
@@ -72,13 +81,18 @@ class Reduction:
             for row in rows:
                 plan["send"][at : at + last - first].copy_(row[first:last])
                 at += last - first
-        comm.Alltoallv([plan["send"].numpy(), plan["send_counts"]], [plan["receive"].numpy(), plan["receive_counts"]])
+        comm.Alltoallv([_moved(plan["send"]), plan["send_counts"]], [_moved(plan["receive"]), plan["receive_counts"]])
         segment = plan["out"][edges[me] : edges[me + 1]]
         _sum(segment, plan["ascending"]).mul_(1.0 / self.placement.n)
-        comm.Allgatherv(mpi().IN_PLACE, [plan["out"].numpy(), plan["segments"]])
+        comm.Allgatherv(mpi().IN_PLACE, [_moved(plan["out"]), plan["segments"]])
         own = edges[me + 1] - edges[me]
         self.wire_elements += m * (edges[-1] - own) + own * (self.world.size - 1)
         return plan["out"].to(device)
+
+
+def _moved(row):
+    """Return the memory of a tensor as an array of whole numbers: numpy and MPI know no bfloat16."""
+    return row.view(INTEGERS[row.itemsize]).numpy()
 
 
 def _sum(out, rows):
