@@ -15,6 +15,8 @@ from hypothesis import settings
 ROOT = Path(__file__).parent.parent
 # One thread a rank: ranks times threads beyond the cores makes a step tens of times slower.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Open MPI sleeps for a second in each start while it asks for fabrics; none is used within one machine.
+os.environ.setdefault("OMPI_MCA_btl", "^ofi")
 # The same examples each time: a change is judged by what it changes, and a crowded machine has no deadlines.
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")
