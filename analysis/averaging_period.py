@@ -82,8 +82,8 @@ def draw(made, by=None):
     """Return the figure of the rows: accuracy and consensus distance."""
     lines = list(dict.fromkeys(map(line_of, made)))
     several = len({row["schedule"] for row in made}) > 1
-    figure, axes = pictures.canvas(2, 5.6, 2.5 + (0.16 * len(lines) if by or several else 0))
-    for (group, schedule), style in zip(lines, pictures.styles(len(lines)), strict=True):
+    figure, axes = pictures.canvas(2, 5.6, pictures.height(2.5, len(lines) if by or several else 0))
+    for (group, schedule), style in zip(lines, pictures.styles(len(lines), [group for group, _ in lines]), strict=True):
         table = [row for row in made if line_of(row) == (group, schedule)]
         words = ([f"{by} = {pictures.plain(group)}"] if by else []) + ([schedule] if several else [])
         label = ", ".join(words) or None

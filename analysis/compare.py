@@ -65,7 +65,7 @@ def rows(runs, x, by=None):
 def draw(made):
     """Return the figure of the rows: lines over numbers, points over texts."""
     names = list(dict.fromkeys(row["line"] for row in made))
-    figure, (axis,) = pictures.canvas(1, 4.6, 2.6 + 0.16 * len(names) * (len(names) > 1))
+    figure, (axis,) = pictures.canvas(1, 4.6, pictures.height(2.6, len(names) * (len(names) > 1)))
     values = list(dict.fromkeys(row["x"] for row in made))
     (_over_texts if any(isinstance(value, str) for value in values) else _over_numbers)(axis, made, names, values)
     axis.set(xlabel=made[0]["key"], ylabel="accuracy at the end (%)")

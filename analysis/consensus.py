@@ -70,12 +70,12 @@ def decay(table, x, lowest):
 @pictures.styled
 def draw(tables, x="step"):
     """Return the figure of [(label, rows)]."""
-    figure, (axis,) = pictures.canvas(1, 4.6, 2.7 + 0.16 * len(tables))
+    figure, (axis,) = pictures.canvas(1, 4.6, pictures.height(2.7, len(tables)))
     every = np.concatenate([pictures.column(table, "consensus_distance") for _, table in tables])
     low, high = every[every > 0].min(), every[every > 0].max()
     # decay is shown as far down as there is something to compare it with
     bottom = 10.0 ** np.floor(np.log10(low) - 0.3)
-    for (run, table), style in zip(tables, pictures.styles(len(tables)), strict=True):
+    for (run, table), style in zip(tables, pictures.styles(len(tables), [table[0]["graph"] for _, table in tables]), strict=True):
         distance = pictures.column(table, "consensus_distance")
         pictures.line(axis, pictures.column(table, x), np.where(distance > 0, distance, np.nan), style, run)
         if (thin := decay(table, x, bottom)) is not None:
@@ -84,9 +84,10 @@ def draw(tables, x="step"):
     pictures.decades(axis)
     axis.set(xlabel=LABELS[x], ylabel="consensus distance (2-norm)", xlim=(0, None))
     pictures.whole_numbers(axis)
-    if any(table[0]["rounds_since_first"] is not None for _, table in tables):
+    decays = any(table[0]["rounds_since_first"] is not None for _, table in tables)
+    if decays:
         axis.plot([], [], color="0.4", linewidth=0.6, label=r"thin: first value $\times\ |\lambda_2|^t$, $t$ rounds later")
-    figure.legend(loc="outside lower center", ncols=1, frameon=False, handlelength=4)
+    pictures.legend(figure, len(tables) + decays, columns=1)
     return figure
 
 

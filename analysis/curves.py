@@ -47,9 +47,9 @@ def along(tables, x):
 @pictures.styled
 def draw(tables, x="epoch"):
     """Return the figure of [(label, rows)]: three panels."""
-    figure, axes = pictures.canvas(3, pictures.DOUBLE, 2.7 + 0.16 * len(tables))
+    figure, axes = pictures.canvas(3, pictures.DOUBLE, pictures.height(2.7, len(tables)))
     name, factor, label = along(tables, x)
-    for (run, table), style in zip(tables, pictures.styles(len(tables)), strict=True):
+    for (run, table), style in zip(tables, pictures.styles(len(tables), [table[0]["graph"] for _, table in tables]), strict=True):
         places = pictures.column(table, name) / factor
         pictures.band(axes[0], places, table, "accuracy", style, run, 100)
         pictures.band(axes[1], places, table, "train_loss", style)

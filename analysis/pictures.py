@@ -7,7 +7,7 @@ import csv
 import functools
 import os
 import sys
-from itertools import cycle, islice
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -23,6 +23,7 @@ STYLES = [("#000000", "-", "o"), ("#0072B2", "--", "s"), ("#D55E00", "-.", "^"),
           ("#56B4E9", (0, (1, 1)), "X")]  # fmt: skip
 SETTINGS = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "lines.linewidth": 1.2,
             "hatch.linewidth": 0.5, "pdf.fonttype": 42, "svg.fonttype": "none"}  # fmt: skip
+BELOW = len(STYLES)  # so many entries of a legend stand below the panels, more beside them
 SINGLE, DOUBLE = 3.5, 7.2  # widths of a journal's column and page in inches
 
 
@@ -145,9 +146,17 @@ def of_finals(runs, out, rows, draw, *keys):
     told(out, [final.name for final in ends])
 
 
-def styles(count):
-    """Return a style a line; past the seventh they come again."""
-    return list(islice(cycle(STYLES), count))
+def styles(count, groups=None):
+    """Return `count` styles; any two of up to 49 differ in colour, or in both dashes and marker.
+
+    groups: the group of each line; those of one share a colour where more than seven lines make up to seven groups of up to seven.
+    """
+    turn = len(STYLES)
+    places = [divmod(i, turn) for i in range(count)]  # (how often the colour was taken before, colour)
+    names = list(dict.fromkeys(groups or ()))
+    if count > turn and 1 < len(names) <= turn and max(Counter(groups).values()) <= turn:
+        places = [(groups[:i].count(name), names.index(name)) for i, name in enumerate(groups)]
+    return [(STYLES[c][0], STYLES[(c + r) % turn][1], STYLES[(c + 2 * r + r // turn) % turn][2]) for r, c in places]
 
 
 def line(axis, x, y, style, label=None):
@@ -155,7 +164,8 @@ def line(axis, x, y, style, label=None):
     colour, dashes, marker = style
     here = ~(np.isnan(x) | np.isnan(y))
     every = max(1, int(here.sum()) // 8)
-    look = {"color": colour, "linestyle": dashes, "marker": marker, "markersize": 3, "markevery": every}
+    first = int(0.618 * len(axis.lines) * every) % every  # or the markers of many lines hide one another
+    look = {"color": colour, "linestyle": dashes, "marker": marker, "markersize": 3, "markevery": (first, every)}
     axis.plot(x[here], y[here], label=label, **look)
 
 
@@ -207,9 +217,22 @@ def ticks_at(axis, values, texts=None):
     axis.set_xticks([], minor=True)
 
 
-def legend(figure, count):
-    """Put the legend below the panels, in one column where the texts are many."""
-    figure.legend(loc="outside lower center", ncols=1 if count > 2 else 2, frameon=False, handlelength=4)
+def height(panels, count):
+    """Return the height in inches of a figure whose panels are so high, with the legend of so many entries."""
+    return panels + (0.16 if count <= BELOW else 0.04) * count
+
+
+@styled
+def legend(figure, count, columns=None):
+    """Put the legend below the panels, in one column where the texts are many; more than BELOW widen the figure and stand beside."""
+    if count <= BELOW:
+        figure.legend(loc="outside lower center", ncols=columns or (1 if count > 2 else 2), frameon=False, handlelength=4)
+        return
+    inches, high = figure.get_size_inches()
+    rows = int((high - 0.2) / 0.165)
+    made = figure.legend(loc="outside right upper", ncols=-(-count // rows), frameon=False, handlelength=4, columnspacing=1)
+    wide = made.get_window_extent(figure.canvas.get_renderer()).width / figure.dpi
+    figure.set_size_inches(inches + wide + 0.1, high)
 
 
 def plain(text):

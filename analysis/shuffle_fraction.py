@@ -74,7 +74,7 @@ def draw(made):
     partitions = list(dict.fromkeys(row["partition"] for row in made))
     fractions = sorted({row["fraction"] for row in made}, key=place)
     lines = list(dict.fromkeys(_line(row) for row in sorted(made, key=lambda row: (row["vertices"], row["norm"]))))
-    figure, axes = pictures.canvas(len(partitions) + 1, pictures.DOUBLE, 2.5 + 0.16 * len(lines))
+    figure, axes = pictures.canvas(len(partitions) + 1, pictures.DOUBLE, pictures.height(2.5, len(lines)))
     style_of = dict(zip(lines, pictures.styles(len(lines)), strict=True))
     for line, style in style_of.items():
         for axis, partition in zip(axes, partitions):

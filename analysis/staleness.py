@@ -58,7 +58,7 @@ def draw(made, by=None):
     """Return the figure of the rows: accuracy, time and ages."""
     groups, bounds = (list(dict.fromkeys(row[name] for row in made)) for name in ("group", "staleness"))
     bounds.sort()
-    figure, axes = pictures.canvas(3, 7.2, 2.5 + (0.16 * len(groups) if by else 0))
+    figure, axes = pictures.canvas(3, 7.2, pictures.height(2.5, len(groups) if by else 0))
     for group, style in zip(groups, pictures.styles(len(groups)), strict=True):
         table = [row for row in made if row["group"] == group]
         x = np.array([bounds.index(row["staleness"]) for row in table], float)

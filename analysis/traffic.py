@@ -35,9 +35,9 @@ FIELDS = ["run", "graph", "vertices", "epoch", "step", "bytes_sent_vertex"] + [
 @pictures.styled
 def draw(tables):
     """Return the figure of [(label, rows)]: two panels."""
-    figure, axes = pictures.canvas(2, 5.6, 2.6 + 0.16 * len(tables))
+    figure, axes = pictures.canvas(2, 5.6, pictures.height(2.6, len(tables)))
     name, factor, words = along(tables, "bytes")
-    for (run, table), style in zip(tables, pictures.styles(len(tables)), strict=True):
+    for (run, table), style in zip(tables, pictures.styles(len(tables), [table[0]["graph"] for _, table in tables]), strict=True):
         sent = [row for row in table if row[name] > 0]
         places = pictures.column(sent, name) / factor
         pictures.band(axes[0], places, sent, "accuracy", style, run, 100)
@@ -60,8 +60,8 @@ def draw_bits(runs):
     followed = any(figures["gradient"] is not None for _, figures, _ in runs)
     if not (evaluated or followed):
         raise UserError("no run evaluated a model on its way or logged its gradient; train with evaluation.every or log.gradient_norm.")
-    figure, axes = pictures.canvas(evaluated + followed, 5.6 if evaluated and followed else 4.2, 2.9 + 0.16 * len(runs))
-    for (name, figures, table), style in zip(runs, pictures.styles(len(runs)), strict=True):
+    figure, axes = pictures.canvas(evaluated + followed, 5.6 if evaluated and followed else 4.2, pictures.height(2.9, len(runs)))
+    for (name, figures, table), style in zip(runs, pictures.styles(len(runs), [table[0]["graph"] for _, _, table in runs]), strict=True):
         if evaluated:
             seen = [row for row in table if row["bits"] > 0 and np.isfinite(row["accuracy_mean"])]
             pictures.band(axes[0], pictures.column(seen, "bits"), seen, "accuracy", style, name, 100)
