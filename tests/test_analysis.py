@@ -159,7 +159,7 @@ def test_traffic_is_accuracy_against_what_was_sent(small_runs, tmp_path):
 
 
 def test_what_was_reached_before_the_first_byte_has_no_place_on_a_logarithmic_axis():
-    row = {f"{name}_{word}": 0.5 for name in ("accuracy", "train_loss") for word in ("mean", "min", "max")}
+    row = {"graph": "ring:4"} | {f"{name}_{word}": 0.5 for name in ("accuracy", "train_loss") for word in ("mean", "min", "max")}
     figure = script("traffic").draw([("run", [row | {"bytes_sent_vertex": sent} for sent in (0.0, 2e3, 4e3)])])
     assert [axis.lines[0].get_xdata().tolist() for axis in figure.axes] == [[2, 4], [2, 4]]
 
